@@ -1,0 +1,285 @@
+"""A checkpoint as the compiler sees it: float32 modules, tokenizer, noise schedule and a digest of all of them.
+
+``load_checkpoint`` takes a diffusers folder, a single file, or a hub id, and refuses whatever it cannot compile
+faithfully. Imports torch, diffusers and transformers; never server or trainer.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import torch
+import transformers
+
+from mezzotint.compile.diffusers_folder import Parts, first_line, load_folder
+from mezzotint.compile.single_file import load_single_file
+from mezzotint.engines.errors import CheckpointError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+_HUB_TIMEOUT_S = 10.0
+# Each of these would need one more input than the compiled UNet has.
+_UNSUPPORTED_UNET = (
+    "class_embed_type",
+    "num_class_embeds",
+    "addition_embed_type",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+)
+# What shapes the text encoder's output, apart from its weights.
+_TEXT_CONFIG = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+    "eos_token_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    """A scheduler config's values under diffusers' names; what the config does not say is its class's default.
+
+    Attributes:
+        scheduler_class: the checkpoint's own scheduler in diffusers, e.g. ``PNDMScheduler``: its default sampler.
+        unstated: the fields that the config does not say. diffusers gives such a field each scheduler's own default, so
+            another sampler than the checkpoint's may space its timesteps differently.
+    """
+
+    scheduler_class: str
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    trained_betas: tuple[float, ...] | None
+    prediction_type: str
+    timestep_spacing: str
+    steps_offset: int
+    set_alpha_to_one: bool
+    rescale_betas_zero_snr: bool
+    use_karras_sigmas: bool
+    unstated: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A Stable Diffusion 1.x or 2.x model, ready to be compiled.
+
+    Attributes:
+        source: the checkpoint as the user named it.
+        name: a default bundle name: lower case letters, digits, ``.``, ``_`` and ``-``.
+        digest: SHA-256 (hex) over weights, configs, tokenizer and schedule; the same however they were stored.
+        text_encoder: float32, eval mode, no gradients, as are ``unet`` and ``vae``.
+        tokenizer: what ``pipeline`` tokenises with.
+        scheduler: what ``pipeline`` copies its scheduler from.
+        tokenizer_json: the text of the ``tokenizers`` library's ``tokenizer.json``, without padding or truncation.
+        max_tokens: how many tokens a prompt is padded or cut to, the two special ones included.
+        schedule: the scheduler config's values.
+        notes: one sentence for each thing that a user might expect and does not get.
+    """
+
+    source: str
+    name: str
+    digest: str
+    text_encoder: transformers.CLIPTextModel
+    unet: diffusers.UNet2DConditionModel
+    vae: diffusers.AutoencoderKL
+    tokenizer: transformers.CLIPTokenizerFast
+    scheduler: diffusers.SchedulerMixin
+    tokenizer_json: str
+    max_tokens: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    schedule: ScheduleSettings
+    notes: tuple[str, ...]
+
+    def pipeline(self) -> diffusers.StableDiffusionPipeline:
+        """Return diffusers' own float32 pipeline over the same modules, with a scheduler of its own."""
+        return diffusers.StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=type(self.scheduler).from_config(self.scheduler.config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+def load_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:
+    """Load a diffusers folder, a single ``.safetensors`` or ``.ckpt`` file, or a hub id such as ``owner/name``.
+
+    ``config`` is a diffusers folder that gives a single file its configs and tokenizer; Stable Diffusion 1.x and 2.x
+    files need none. Raises CheckpointError.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        parts = load_single_file(path, config)
+    elif config is not None:
+        raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it away")
+    else:
+        parts = load_folder(path if path.is_dir() else _from_hub(str(source)))
+    _check_fit(str(source), parts)
+    schedule = schedule_settings(parts.scheduler)
+    parts.tokenizer.model_max_length = _max_tokens(parts)
+    tokenizer_json = parts.tokenizer.backend_tokenizer.to_str()
+    return Checkpoint(
+        source=str(source),
+        name=_bundle_name(path),
+        digest=_digest(parts, schedule, tokenizer_json),
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        vae=parts.vae,
+        tokenizer=parts.tokenizer,
+        scheduler=parts.scheduler,
+        tokenizer_json=tokenizer_json,
+        max_tokens=_max_tokens(parts),
+        bos_token_id=parts.tokenizer.bos_token_id,
+        eos_token_id=parts.tokenizer.eos_token_id,
+        pad_token_id=parts.tokenizer.pad_token_id,
+        schedule=schedule,
+        notes=parts.notes,
+    )
+
+
+def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
+    """Return what a diffusers scheduler's config says, with DDIM's default for what its class does not know."""
+    config = scheduler.config
+    defaults = {name: p.default for name, p in inspect.signature(diffusers.DDIMScheduler.__init__).parameters.items()}
+    # diffusers keeps under this name which values its constructor filled in.
+    filled_in = config.get("_use_default_values", ())
+    fields = [name for name in ScheduleSettings.__dataclass_fields__ if name not in ("scheduler_class", "unstated")]
+    values = {name: config.get(name, defaults.get(name, False)) for name in fields}
+    values["trained_betas"] = None if values["trained_betas"] is None else tuple(map(float, values["trained_betas"]))
+    unstated = tuple(name for name in fields if name in filled_in or name not in config)
+    return ScheduleSettings(scheduler_class=type(scheduler).__name__, unstated=unstated, **values)
+
+
+def _from_hub(source: str) -> Path:
+    if not _HUB_ID.fullmatch(source):
+        raise CheckpointError(
+            f"{source}: no such file or folder, nor a hub id (owner/name); "
+            "give a diffusers folder, a .safetensors or .ckpt file, or a hub id"
+        )
+    unreachable = _why_unreachable(source)
+    try:
+        # Naming a component here keeps it from being fetched.
+        return Path(
+            diffusers.DiffusionPipeline.download(
+                source, local_files_only=unreachable is not None, safety_checker=None, image_encoder=None
+            )
+        )
+    except Exception as error:  # the hub's client lets through what its HTTP library raises
+        if unreachable is None:
+            raise CheckpointError(
+                f"{source}: the hub has it, but it cannot be fetched as a diffusers pipeline ({first_line(error)}); "
+                "fetch it yourself and give the folder or single file"
+            ) from error
+        raise CheckpointError(
+            f"{source}: no such file or folder, not in the local hub cache, and the hub cannot be reached or has no "
+            f"such model ({unreachable}); give a diffusers folder or a single file, or connect"
+        ) from error
+
+
+def _why_unreachable(source: str) -> str | None:
+    try:
+        # The hub's client has no time limit of its own: on a network that drops packets it would wait for minutes.
+        huggingface_hub.model_info(source, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # see _from_hub
+        return first_line(error)
+    return None
+
+
+def _bundle_name(path: Path) -> str:
+    resolved = path.resolve()
+    name = resolved.stem if resolved.is_file() else resolved.name
+    return _NOT_IN_NAMES.sub("-", name.lower()).strip(".-") or "model"
+
+
+def _max_tokens(parts: Parts) -> int:
+    return int(min(parts.text_encoder.config.max_position_embeddings, parts.tokenizer.model_max_length))
+
+
+def _check_fit(source: str, parts: Parts) -> None:
+    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
+    for name in ("in_channels", "out_channels"):
+        if unet[name] != vae["latent_channels"]:
+            raise CheckpointError(
+                f"{source}: the UNet's {name} is {unet[name]}, expected the VAE's latent_channels "
+                f"({vae['latent_channels']}); inpainting, depth and upscaling models do not compile"
+            )
+    if unet["cross_attention_dim"] != text.hidden_size:
+        raise CheckpointError(
+            f"{source}: the UNet's cross_attention_dim is {unet['cross_attention_dim']}, expected the text "
+            f"encoder's hidden_size ({text.hidden_size}); the components are not of one model"
+        )
+    for name in _UNSUPPORTED_UNET:
+        if unet.get(name) is not None:
+            raise CheckpointError(
+                f"{source}: the UNet's {name} is {unet[name]}, expected none; "
+                "only UNets that read latents, timestep and text compile"
+            )
+    largest = max(parts.tokenizer.get_vocab().values())
+    if largest >= text.vocab_size:
+        raise CheckpointError(
+            f"{source}: the tokenizer gives ids up to {largest}, expected less than the text encoder's "
+            f"vocab_size ({text.vocab_size}); the components are not of one model"
+        )
+    for name in ("bos_token", "eos_token", "pad_token"):
+        if getattr(parts.tokenizer, f"{name}_id") is None:
+            raise CheckpointError(
+                f"{source}: the tokenizer has no {name}, expected one; name it in tokenizer_config.json"
+            )
+
+
+def _digest(parts: Parts, schedule: ScheduleSettings, tokenizer_json: str) -> str:
+    """Hash float32 values, not files: the same weights give the same digest from a folder, a single file or shards."""
+    digest = hashlib.sha256()
+
+    def add(label: str, content: object) -> None:
+        digest.update(f"{label}={json.dumps(content, sort_keys=True)}\n".encode())
+
+    text_config = parts.text_encoder.config
+    add("text_encoder", {name: getattr(text_config, name) for name in _TEXT_CONFIG})
+    add("unet", _stated(parts.unet))
+    add("vae", _stated(parts.vae))
+    add("tokenizer", json.loads(tokenizer_json))
+    add("tokens", [parts.tokenizer.pad_token_id, _max_tokens(parts)])
+    add("schedule", asdict(schedule))
+    for component, module in (("text_encoder", parts.text_encoder), ("unet", parts.unet), ("vae", parts.vae)):
+        _add_weights(digest, component, module.state_dict())
+    return digest.hexdigest()
+
+
+def _add_weights(digest: Any, component: str, weights: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted(weights):
+        values = weights[name].contiguous()
+        digest.update(f"{component}.{name}={tuple(values.shape)}\n".encode())
+        digest.update(values.numpy().data)
+
+
+def _stated(module: Any) -> dict[str, Any]:
+    """Return the config values that are not defaults, so that a newer diffusers with more fields changes no digest."""
+    parameters = inspect.signature(type(module).__init__).parameters
+    return {
+        name: module.config[name]
+        for name, parameter in parameters.items()
+        if name in module.config and _plain(module.config[name]) != _plain(parameter.default)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

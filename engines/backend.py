@@ -1,0 +1,68 @@
+"""The whole contract between a runtime library and the rest of Mezzotint, on one screen. Imports the manifest alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from mezzotint.engines.manifest import EngineEntry
+
+Array: TypeAlias = Any
+"""An array of the Python array API that lives on its engine's device: numpy on a CPU, CuPy on CUDA."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What the host decides when it loads an engine; nothing of it changes a result.
+
+    Attributes:
+        device: the runtime's own name of a device or execution provider; empty is the one it was built for.
+        num_threads: CPU threads of one call; 0 is all cores that this process may use.
+        row_counts: the rows of a call that the engine prepares for; other counts are split into these.
+        cache_dir: where the runtime may keep its compiled blobs; None is nowhere.
+    """
+
+    device: str = ""
+    num_threads: int = 0
+    row_counts: tuple[int, ...] = (1,)
+    cache_dir: Path | None = None
+
+
+class Engine(Protocol):
+    """One compiled component, loaded."""
+
+    @property
+    def spec(self) -> EngineEntry:
+        """What the manifest says of it: names, dtypes and axes of its inputs and outputs."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The device that it runs on, by the runtime's own name."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run once; outputs are valid until this engine's next run. Raises EngineFailed."""
+        ...
+
+    def close(self) -> None:
+        """Free the runtime's memory; the engine cannot run any more."""
+        ...
+
+
+class Backend(Protocol):
+    """One runtime library."""
+
+    name: str
+
+    def version(self) -> str:
+        """The version of the runtime that is installed."""
+        ...
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices or execution providers that this machine offers."""
+        ...
+
+    def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> Engine:
+        """Load one engine of the bundle in ``folder``. Raises BundleError, DeviceNotFound."""
+        ...

@@ -1,0 +1,28 @@
+"""The only place that copies between host and device; everything else keeps arrays where they are."""
+
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = Any
+
+
+def xp(array: Array) -> Any:
+    """Return the array-API namespace that ``array`` belongs to."""
+    return array_api_compat.array_namespace(array)
+
+
+def from_host(array: npt.NDArray[Any], like: Array) -> Array:
+    """Return ``array`` on the device and in the library of ``like``."""
+    if isinstance(like, np.ndarray):
+        return array
+    return xp(like).asarray(array, device=array_api_compat.device(like))
+
+
+def to_host(array: Array) -> npt.NDArray[Any]:
+    """Return a numpy array of ``array``; waits for the device."""
+    if isinstance(array, np.ndarray):
+        return array
+    return np.asarray(array_api_compat.to_device(array, "cpu"))

@@ -1,0 +1,65 @@
+"""Every error that Mezzotint raises on purpose: one root, leaves of one sentence.
+
+A message says what, what it got, what it expected and what to do. The table from class to gRPC status is in
+``server/status.py``, the one to exit code in ``src/mezzotint/cli``. Imports nothing.
+"""
+
+
+class MezzotintError(Exception):
+    """The root of all errors that a user can cause or mend; its text is one sentence."""
+
+
+class InvalidRequest(MezzotintError):
+    """A request's own fields are wrong, whatever the server's state; it never reaches an engine."""
+
+
+class ModelNotFound(MezzotintError):
+    """No bundle of that name is served."""
+
+
+class ShapeNotCompiled(MezzotintError):
+    """The request is well-formed but no engine of the bundle was built for its size."""
+
+
+class QueueFull(MezzotintError):
+    """The server is at its limit; try again after ``retry_after_ms``."""
+
+    def __init__(self, message: str, *, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlineExpired(MezzotintError):
+    """The request's deadline passed before its last step."""
+
+
+class Cancelled(MezzotintError):
+    """The client went away or took the request back."""
+
+
+class Unavailable(MezzotintError):
+    """The server is loading, draining or unhealthy."""
+
+
+class EngineFailed(MezzotintError):
+    """A compiled engine failed while running; the log has the traceback."""
+
+
+class BundleError(MezzotintError):
+    """A bundle is missing, damaged, or made for another runtime."""
+
+
+class DeviceNotFound(MezzotintError):
+    """The device or execution provider asked for is not on this machine; the message names those that are."""
+
+
+class CheckpointError(MezzotintError):
+    """A checkpoint cannot be read: a file is missing, truncated, of an unknown class or holds NaN."""
+
+
+class CompileError(MezzotintError):
+    """A compile stage failed; nothing was written."""
+
+
+class VerifyError(CompileError):
+    """A built engine strays from the reference beyond its tolerance; the bundle was not written."""

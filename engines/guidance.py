@@ -1,0 +1,71 @@
+"""Guidance: each image's rows, weighted and summed. Knows the array API alone; samplers do not know that it exists."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+
+from mezzotint.engines.errors import InvalidRequest
+
+Array: TypeAlias = Any
+"""An array of any library that follows the Python array API: numpy, CuPy, array_api_strict."""
+
+
+def weights(scale: float) -> tuple[float, ...]:
+    """Return an image's row weights for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, equation 6).
+
+    (1 − scale, scale) for the unconditional and the conditional row, or (1.0,) for the conditional row alone at
+    scale ≤ 1, as diffusers, whose turbo models are called with 0.
+
+    Raises:
+        InvalidRequest: the scale is not finite.
+    """
+    if not math.isfinite(scale):
+        raise InvalidRequest(f"guidance={scale}: must be a finite number; 7.5 is usual, 1 or less is none")
+    return (1.0 - scale, float(scale)) if scale > 1.0 else (1.0,)
+
+
+def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
+    """Sum each image's rows by its weights.
+
+    An image's result is bit for bit the same whoever shares the call: rows are added element by element in their own
+    order, from +0.0, which makes the sum never −0.0, so that adding a row of weight 0 changes nothing. An image of
+    fewer rows than the largest is padded by its own last row with weight 0, never by a neighbour's row, whose NaN would
+    come along.
+
+    Args:
+        output: float32 [num_rows, ...] of any array API library; an image's rows are consecutive.
+        weights: each image's row weights, in the order of its rows.
+
+    Returns:
+        float32 [num_images, ...], on the device of ``output``.
+
+    Raises:
+        ValueError: the weights do not count as many rows as there are, or an image has none.
+    """
+    num_rows = [len(image) for image in weights]
+    if sum(num_rows) != output.shape[0] or 0 in num_rows:
+        raise ValueError(f"weights for {num_rows} rows of each image, but output has {output.shape[0]} rows in all")
+    most = max(num_rows, default=0)
+    if not most:
+        return output
+    xp = array_api_compat.array_namespace(output)
+    device = array_api_compat.device(output)
+    table = np.zeros((most, len(weights)), dtype=np.float32)
+    for i, image in enumerate(weights):
+        table[: len(image), i] = image
+    factors = xp.asarray(table, device=device)
+    uniform = min(num_rows) == most
+    first = np.cumsum([0, *num_rows[:-1]])
+    total = 0.0
+    for j in range(most):
+        if uniform:
+            row = output[j::most, ...]
+        else:
+            index = first + np.minimum(j, np.asarray(num_rows) - 1)
+            row = xp.take(output, xp.asarray(index, device=device), axis=0)
+        factor = xp.reshape(factors[j, ...], (-1,) + (1,) * (output.ndim - 1))
+        total = row * factor + total
+    return total

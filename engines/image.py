@@ -1,0 +1,178 @@
+"""A picture in the making, and a batch of them: each at its own step of its own plan.
+
+Array-API code: latents stay on the engine's device between steps and are never read back. Knows no engine.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines import device
+from mezzotint.engines.noise import NoiseStream
+from mezzotint.engines.request import Request
+from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
+
+Array: TypeAlias = Any
+
+
+class Stage(StrEnum):
+    """The kind of engine call that an image waits for next."""
+
+    ENCODE = "encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+    DONE = "done"
+
+
+@dataclass(slots=True, eq=False)
+class Image:
+    """One picture from noise to pixels.
+
+    Attributes:
+        index: its place in its request; its seed is the request's + index.
+        tokens: int64 [num_rows, tokens], the prompt of each of its rows.
+        weights: each row's weight in guidance.
+        noise: its own stream; nobody else draws from it.
+        shape: (C, height, width) of its latents.
+        bundle: the digest of the bundle whose engines make it.
+        evaluation: how many of the plan's model evaluations are done.
+        state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
+        text: float32 [num_rows, tokens, width], what the text encoder made of ``tokens``.
+        latents: float32 [C, height, width], the final sample, once decoded.
+        pixels: uint8 [H, W, 3] on the host, once decoded.
+        preview: float32 [C, height, width] on the host, the latest prediction of the clean latents, if asked for.
+    """
+
+    request: Request
+    index: int
+    seed: int
+    plan: Plan
+    tokens: npt.NDArray[np.int64]
+    weights: tuple[float, ...]
+    noise: NoiseStream
+    shape: tuple[int, int, int]
+    bundle: str
+    stage: Stage = Stage.ENCODE
+    evaluation: int = 0
+    state: Array | None = None
+    text: Array | None = None
+    latents: npt.NDArray[np.float32] | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
+    preview: npt.NDArray[np.float32] | None = None
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def num_rows(self) -> int:
+        """The rows that it takes in a UNet call."""
+        return len(self.weights)
+
+    @property
+    def remaining(self) -> int:
+        """The model evaluations that are left."""
+        return self.plan.num_evaluations - self.evaluation
+
+    @property
+    def step(self) -> int:
+        """The user's steps that are complete."""
+        return int(self.plan.steps[self.evaluation - 1]) if self.evaluation else 0
+
+    @property
+    def signature(self) -> Hashable:
+        """What its next call must have in common with another image's to share it: everything but the rows."""
+        match self.stage:
+            case Stage.ENCODE:
+                return (self.bundle, self.stage, self.tokens.shape[1])
+            case Stage.DENOISE:
+                return (self.bundle, self.stage, "full", self.shape, self.tokens.shape[1])
+            case _:
+                return (self.bundle, self.stage, self.shape)
+
+    def begin(self, text: Array) -> None:
+        """Take the encoded prompt, draw the initial noise, and wait for the first step."""
+        given = self.request.latents
+        noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
+        state = np.zeros((1 + NUM_KEPT, *self.shape), dtype=np.float32)
+        state[0] = noise * np.float32(self.plan.initial_scale)
+        self.text = text
+        self.state = device.from_host(state, text)
+        self.stage = Stage.DENOISE
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images whose next call has one signature, in the order of their rows."""
+
+    images: tuple[Image, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """The call that they wait for."""
+        return self.images[0].stage
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of the call."""
+        return sum(image.num_rows for image in self.images)
+
+    @cached_property
+    def state(self) -> Array:
+        """float32 [num_images, 1 + NUM_KEPT, C, height, width]."""
+        states = [image.state for image in self.images]
+        return device.xp(states[0]).stack(states)
+
+    @property
+    def weights(self) -> Sequence[Sequence[float]]:
+        """Each image's row weights."""
+        return [image.weights for image in self.images]
+
+    def inputs(self) -> dict[str, Array]:
+        """Return the UNet's inputs: each image's scaled sample once for each of its rows, its timestep and text."""
+        plans = [(image.plan, image.evaluation) for image in self.images]
+        num_rows = np.array([image.num_rows for image in self.images])
+        scales = np.array([plan.input_scales[e] for plan, e in plans], dtype=np.float32)
+        timesteps = np.array([plan.timesteps[e] for plan, e in plans], dtype=np.float32)
+        xp = device.xp(self.state)
+        scaled = self.state[:, 0, ...] * device.from_host(scales[:, None, None, None], self.state)
+        owner = device.from_host(np.repeat(np.arange(len(self.images)), num_rows), self.state)
+        return {
+            "sample": xp.take(scaled, owner, axis=0),
+            "timestep": device.from_host(np.repeat(timesteps, num_rows), self.state),
+            "text": xp.concat([image.text for image in self.images]),
+        }
+
+    def advance(self, guided: Array) -> None:
+        """Take every image one evaluation on: ``guided`` is float32 [num_images, C, height, width]."""
+        entries = [(image.plan, image.evaluation) for image in self.images]
+        coefficients = np.stack([plan.coefficients[e] for plan, e in entries])
+        self._preview(guided)
+        state = advance(self.state, guided, self._noise(), coefficients)
+        for i, image in enumerate(self.images):
+            image.state = state[i, ...]
+            image.evaluation += 1
+            if not image.remaining:
+                image.stage = Stage.DECODE
+
+    def _noise(self) -> Array | None:
+        needs = [bool(image.plan.needs_noise[image.evaluation]) for image in self.images]
+        if not any(needs):
+            return None
+        shape = self.images[0].shape
+        zeros = np.zeros(shape, dtype=np.float32)
+        drawn = [image.noise.normal((1, *shape))[0] if n else zeros for image, n in zip(self.images, needs, strict=True)]
+        return device.from_host(np.stack(drawn), self.state)
+
+    def _preview(self, guided: Array) -> None:
+        """Read back the predicted clean latents of the images that asked for a preview after this step."""
+        for i, image in enumerate(self.images):
+            every = image.request.preview_every
+            done = int(image.plan.steps[image.evaluation])
+            image.preview = None
+            if every and done > image.step and done % every == 0:
+                of_sample, of_output = (float(c) for c in image.plan.denoised[image.evaluation])
+                clean = self.state[i, 0, ...] * of_sample + guided[i, ...] * of_output
+                image.preview = device.to_host(clean)

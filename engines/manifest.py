@@ -1,0 +1,210 @@
+"""The bundle's manifest: what a compiled model is made of, as pydantic models of ``manifest.json``.
+
+The compiler writes it last and nothing changes it after. A new model family adds roles and axes, not fields.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mezzotint.engines.errors import BundleError
+from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Component(StrEnum):
+    """A part of the model that becomes one engine."""
+
+    TEXT_ENCODER = "text_encoder"
+    UNET = "unet"
+    VAE_DECODER = "vae_decoder"
+    VAE_ENCODER = "vae_encoder"
+
+
+class Precision(StrEnum):
+    """How an engine stores its weights and computes."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AxisRange(_Strict):
+    """The lengths of one axis that an engine was built for; ``opt`` is the one it was tuned at."""
+
+    min: int = Field(ge=1)
+    opt: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    def __contains__(self, length: int) -> bool:
+        return self.min <= length <= self.max
+
+
+class TensorSpec(_Strict):
+    """One input or output: ``axes`` holds a length, or the name of an axis of the engine's ``axes``."""
+
+    name: str
+    role: str
+    dtype: Literal["float32"]
+    axes: tuple[int | str, ...]
+
+
+class EngineEntry(_Strict):
+    """One engine of the bundle.
+
+    Attributes:
+        device: the kind of device that it was built for.
+        files: SHA-256 of each of its files, by path inside the bundle; the first is the one to load.
+        axes: the ranges of its named axes. Height and width count latent rows and columns.
+        row_classes: groups of row counts; within one, a row's result is bit-equal in every count and position.
+        step_ms: milliseconds of a call by row count on the compiling machine, a first guess for a host's own curve.
+    """
+
+    component: Component
+    variant: str = "full"
+    backend: str
+    backend_version: str
+    flavour: str = ""
+    device: str
+    precision: Precision
+    files: dict[str, Sha256]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    axes: dict[str, AxisRange]
+    row_classes: tuple[tuple[int, ...], ...]
+    step_ms: dict[int, float] = Field(default_factory=dict)
+
+
+class SourceEntry(_Strict):
+    """The checkpoint that the bundle was made from; ``base_digest`` names the base of a fine-tune."""
+
+    name: str
+    digest: Sha256
+    base_digest: Sha256 | None = None
+
+
+class ScheduleEntry(_Strict):
+    """Noise schedule and prediction settings, under diffusers' names, from the checkpoint's own scheduler config."""
+
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    trained_betas: tuple[float, ...] | None
+    prediction_type: Prediction
+    timestep_spacing: Spacing
+    steps_offset: int
+    set_alpha_to_one: bool
+    rescale_betas_zero_snr: bool
+    default_sampler: str
+
+    def noise_schedule(self) -> NoiseSchedule:
+        """Return the schedule that samplers use."""
+        return NoiseSchedule.from_betas(
+            num_train_timesteps=self.num_train_timesteps,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            beta_schedule=self.beta_schedule,
+            trained_betas=self.trained_betas,
+            prediction=self.prediction_type,
+            spacing=self.timestep_spacing,
+            steps_offset=self.steps_offset,
+            set_alpha_to_one=self.set_alpha_to_one,
+            rescale_betas_zero_snr=self.rescale_betas_zero_snr,
+        )
+
+
+class LatentEntry(_Strict):
+    """The space that is denoised: decoder input = latents / scaling + shift; a latent pixel is ``factor``² pixels."""
+
+    channels: int
+    factor: int
+    scaling: float
+    shift: float = 0.0
+    size_multiple: int
+    default_height: int
+    default_width: int
+
+
+class TextEntry(_Strict):
+    """The prompt's way in: files of the bundle, and the special tokens."""
+
+    tokenizer: str
+    embeddings: str
+    max_tokens: int
+    width: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    files: dict[str, Sha256]
+
+
+class Measured(_Strict):
+    """What verify measured of one engine, in dB; ``floor_db`` is what it had to reach."""
+
+    component: Component
+    output: str
+    snr_db: float
+    floor_db: float
+
+
+class Manifest(_Strict):
+    """``manifest.json``."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    family: str
+    compiled_by: str
+    compiled_on: str
+    source: SourceEntry
+    engines: tuple[EngineEntry, ...]
+    schedule: ScheduleEntry
+    latents: LatentEntry
+    text: TextEntry
+    verified: tuple[Measured, ...]
+    notes: tuple[str, ...] = ()
+
+    def engine(self, component: Component, variant: str = "full") -> EngineEntry:
+        """Return the entry of one engine. Raises BundleError."""
+        for entry in self.engines:
+            if (entry.component, entry.variant) == (component, variant):
+                return entry
+        raise BundleError(f"bundle {self.name} has no {component} engine ({variant}); compile it again")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the bundle in ``folder``. Raises BundleError."""
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            f"{folder}: no bundle there (no {MANIFEST}); make one with `mezzotint compile CHECKPOINT --output {folder}`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); compile the bundle again") from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise BundleError(
+            f"{path}: {where}: {first['msg']} ({error.error_count()} problems); compile the bundle again"
+        ) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {manifest.format_version}, but this Mezzotint reads {FORMAT_VERSION}; "
+            "compile the bundle again"
+        )
+    return manifest

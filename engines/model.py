@@ -1,0 +1,211 @@
+"""A served model: a bundle's engines loaded, and the three calls that make pictures of requests.
+
+``encode``, ``denoise`` and ``decode`` each make one engine call for a batch; who shares a batch is the caller's matter.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines import device, guidance
+from mezzotint.engines.backend import Array, Engine
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.noise import NoiseStream
+from mezzotint.engines.prompt import Prompts
+from mezzotint.engines.request import Request, check_request, size_of
+from mezzotint.engines.sampling import Plan, get_sampler, plan
+from mezzotint.engines.schedule import SigmaSpacing, Spacing
+
+
+class Model:
+    """One bundle in memory.
+
+    Args:
+        manifest: what the bundle says of itself.
+        digest: the bundle's digest, which names it in replies and pictures.
+        prompts: its tokenizer and embedding table.
+        engines: its engines by component.
+    """
+
+    def __init__(self, manifest: Manifest, digest: str, prompts: Prompts, engines: Mapping[Component, Engine]) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self._prompts = prompts
+        self._engines = engines
+        self._schedule = manifest.schedule.noise_schedule()
+        self._plan = lru_cache(maxsize=256)(self._make_plan)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.manifest.name
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows of one UNet call."""
+        return self.manifest.engine(Component.UNET).axes["rows"].max
+
+    def start(self, request: Request) -> tuple[Image, ...]:
+        """Check a request and return its images, ready to be encoded; runs no engine.
+
+        Raises:
+            InvalidRequest: a field is wrong.
+            ShapeNotCompiled: the bundle has no engine of that size.
+        """
+        check_request(request, self.manifest)
+        name = request.sampler or self.manifest.schedule.default_sampler
+        the_plan = self._plan(name, request.steps, request.sigmas, request.spacing, request.eta, request.custom_sigmas)
+        weights = guidance.weights(request.guidance)
+        prompts = [request.negative_prompt, request.prompt][-len(weights) :]
+        if len(weights) > self.max_rows:
+            raise InvalidRequest(
+                f"guidance={request.guidance:g}: takes {len(weights)} rows, but bundle {self.name} was built for "
+                f"{self.max_rows}; use guidance 1 or compile again with `--max-rows {len(weights)}`"
+            )
+        tokens = np.stack([self._prompts.tokens(prompt).ids for prompt in prompts])
+        latents = self.manifest.latents
+        height, width = size_of(request, self.manifest)
+        shape = (latents.channels, height // latents.factor, width // latents.factor)
+        return tuple(
+            Image(
+                request=request,
+                index=i,
+                seed=request.seed + i,
+                plan=the_plan,
+                tokens=tokens,
+                weights=weights,
+                noise=NoiseStream(request.seed + i),
+                shape=shape,
+                bundle=self.digest,
+            )
+            for i in range(request.num_images)
+        )
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """Return a sentence for each thing that the request asked for and will not get."""
+        dropped = {
+            field: self._prompts.tokens(getattr(request, field)).num_dropped for field in ("prompt", "negative_prompt")
+        }
+        limit = self.manifest.text.max_tokens - 2
+        return tuple(
+            f"{field}: its last {num} tokens are left out, since the model takes {limit}; shorten it"
+            for field, num in dropped.items()
+            if num
+        )
+
+    def encode(self, batch: Batch) -> None:
+        """Encode the prompts of a batch, each different one once, and begin its images."""
+        started = time.perf_counter()
+        rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
+        embeddings = self._prompts.embed(np.stack(list(rows.values())))
+        states = self._engines[Component.TEXT_ENCODER].run({"embeddings": embeddings})["states"]
+        by_ids = dict(zip(rows, states[:, 0, ...], strict=True))
+        xp = device.xp(states)
+        for image in batch.images:
+            text = [_given(image.request, i - image.num_rows) for i in range(image.num_rows)]
+            image.begin(
+                xp.stack(
+                    [
+                        by_ids[ids.tobytes()] if given is None else device.from_host(given, states)
+                        for given, ids in zip(text, image.tokens, strict=True)
+                    ]
+                )
+            )
+        _note(batch, Stage.ENCODE, started)
+
+    def denoise(self, batch: Batch) -> Array:
+        """Run the UNet once for a batch; returns float32 [num_rows, C, height, width]."""
+        started = time.perf_counter()
+        output = self._engines[Component.UNET].run(batch.inputs())["output"]
+        _note(batch, Stage.DENOISE, started)
+        return output
+
+    def decode(self, batch: Batch) -> None:
+        """Decode the final latents of a batch to pixels on the host."""
+        started = time.perf_counter()
+        entry = self.manifest.latents
+        samples = batch.state[:, 0, ...]
+        decoded = self._engines[Component.VAE_DECODER].run({"latents": samples / entry.scaling + entry.shift})["pixels"]
+        for i, image in enumerate(batch.images):
+            image.pixels = to_uint8(device.to_host(decoded[i, ...]))
+            image.latents = device.to_host(samples[i, ...]) if image.request.return_latents else None
+            image.state = image.text = None
+            image.stage = Stage.DONE
+        _note(batch, Stage.DECODE, started)
+
+    def close(self) -> None:
+        """Free the engines."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def warm_up(self) -> None:
+        """Run every engine once at the default size, so that the first request does not wait for it."""
+        request = Request(steps=1, guidance=2.0 if self.max_rows > 1 else 1.0)
+        generate(self, [request])
+
+    def _make_plan(
+        self, sampler: str, steps: int, sigmas: str, spacing: str, eta: float, custom_sigmas: tuple[float, ...]
+    ) -> Plan:
+        found, named_sigmas = get_sampler(sampler)
+        if sigmas and sigmas not in set(SigmaSpacing):
+            raise InvalidRequest(f"sigmas={sigmas!r}: must be one of {', '.join(SigmaSpacing)}, or empty")
+        return plan(
+            found,
+            self._schedule,
+            steps,
+            spacing=Spacing(spacing) if spacing else None,
+            sigmas=SigmaSpacing(sigmas) if sigmas else named_sigmas,
+            eta=eta,
+            custom_sigmas=custom_sigmas,
+        )
+
+
+def generate(model: Model, requests: list[Request], *, together: bool = True) -> list[list[Image]]:
+    """Make all pictures of the requests in this thread: the server's loop without a server.
+
+    Images that can share a call do, up to the model's row limit; ``together=False`` makes them one by one.
+    """
+    made = [list(model.start(request)) for request in requests]
+    open_images = [image for images in made for image in images]
+    while open_images:
+        head = open_images[0]
+        most = model.max_rows if head.stage is Stage.DENOISE and together else head.num_rows
+        images: list[Image] = []
+        for image in open_images:
+            if image.signature == head.signature and sum(i.num_rows for i in images) + image.num_rows <= most:
+                images.append(image)
+        run_call(model, Batch(tuple(images)))
+        open_images = [image for image in open_images if image.stage is not Stage.DONE]
+    return made
+
+
+def run_call(model: Model, batch: Batch) -> None:
+    """Make the call that a batch waits for."""
+    match batch.stage:
+        case Stage.ENCODE:
+            model.encode(batch)
+        case Stage.DENOISE:
+            batch.advance(guidance.combine(model.denoise(batch), batch.weights))
+        case _:
+            model.decode(batch)
+
+
+def to_uint8(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Turn float32 [3, H, W] in −1…1 into uint8 [H, W, 3], rounded as diffusers does."""
+    unit = np.clip(pixels / 2 + 0.5, 0.0, 1.0)
+    return np.ascontiguousarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def _given(request: Request, row_from_end: int) -> npt.NDArray[np.float32] | None:
+    return request.prompt_states if row_from_end == -1 else request.negative_prompt_states
+
+
+def _note(batch: Batch, stage: Stage, started: float) -> None:
+    ms = (time.perf_counter() - started) * 1e3
+    for image in batch.images:
+        image.stage_ms[stage] = image.stage_ms.get(stage, 0.0) + ms

@@ -1,0 +1,153 @@
+"""A request for pictures, as every front end states it, and the checks that need nothing but the manifest.
+
+Imports numpy and the engines' own modules. Bad input ends here and never reaches an engine.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
+from mezzotint.engines.manifest import AxisRange, Component, Manifest
+from mezzotint.engines.noise import MAX_SEED
+from mezzotint.engines.schedule import Spacing
+
+MAX_PROMPT_BYTES = 16_384
+MAX_IMAGES = 64
+MAX_GUIDANCE = 100.0
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """One or more pictures of one prompt; picture i is drawn from ``seed + i``.
+
+    Attributes:
+        seed: 0 to 2**63 − 1; the same seed gives the same picture, and on a CPU the one that diffusers gives.
+        sampler: our name, diffusers' or A1111's; empty is the checkpoint's own.
+        sigmas: the noise levels: empty is what the sampler's name says, ``default`` as trained, or ``karras``.
+        spacing: ``leading``, ``trailing`` or ``linspace``; empty is the checkpoint's own.
+        eta: DDIM's share of fresh noise.
+        height: pixels; 0 is the bundle's default, as is ``width``'s.
+        preview_every: a small preview after every so many steps; 0 is never.
+        latents: float32 [num_images, C, height, width] of latent pixels, unit gaussian noise instead of the seed's.
+        prompt_states: float32 [tokens, width], the text encoder's output instead of ``prompt``.
+        negative_prompt_states: the same for ``negative_prompt``.
+        custom_sigmas: noise levels of ``steps`` evaluations, falling, instead of the schedule's.
+        return_latents: give the final latents back as well.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    steps: int = 25
+    guidance: float = 7.5
+    seed: int = 0
+    sampler: str = ""
+    sigmas: str = ""
+    spacing: str = ""
+    eta: float = 0.0
+    height: int = 0
+    width: int = 0
+    num_images: int = 1
+    preview_every: int = 0
+    latents: Float32Array | None = None
+    prompt_states: Float32Array | None = None
+    negative_prompt_states: Float32Array | None = None
+    custom_sigmas: tuple[float, ...] = ()
+    return_latents: bool = False
+
+
+def check_request(request: Request, manifest: Manifest) -> None:
+    """Refuse what no engine of the bundle could do. Raises InvalidRequest, ShapeNotCompiled."""
+    for field in ("prompt", "negative_prompt"):
+        _check_text(field, getattr(request, field))
+    _check_between("steps", request.steps, 1, manifest.schedule.num_train_timesteps)
+    _check_between("num_images", request.num_images, 1, MAX_IMAGES)
+    _check_between("preview_every", request.preview_every, 0, manifest.schedule.num_train_timesteps)
+    _check_between("seed", request.seed, 0, MAX_SEED - request.num_images + 1)
+    if not math.isfinite(request.guidance) or not 0 <= request.guidance <= MAX_GUIDANCE:
+        raise InvalidRequest(
+            f"guidance={request.guidance}: must be between 0 and {MAX_GUIDANCE:g}; 7.5 is usual, 1 or less is none"
+        )
+    if request.spacing and request.spacing not in set(Spacing):
+        raise InvalidRequest(f"spacing={request.spacing!r}: must be one of {', '.join(Spacing)}, or empty")
+    for side in ("height", "width"):
+        _check_side(side, getattr(request, side), manifest)
+    _check_arrays(request, manifest)
+
+
+def size_of(request: Request, manifest: Manifest) -> tuple[int, int]:
+    """Return the (height, width) of the request's pictures, in pixels."""
+    latents = manifest.latents
+    return request.height or latents.default_height, request.width or latents.default_width
+
+
+def pixel_range(manifest: Manifest, side: str) -> AxisRange:
+    """Return the pixels that the bundle was built for along ``height`` or ``width``."""
+    latent = manifest.engine(Component.UNET).axes[side]
+    factor = manifest.latents.factor
+    return AxisRange(min=latent.min * factor, opt=latent.opt * factor, max=latent.max * factor)
+
+
+def _check_text(field: str, text: str) -> None:
+    try:
+        num_bytes = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{field}: is not valid UTF-8; send text") from None
+    if num_bytes > MAX_PROMPT_BYTES:
+        raise InvalidRequest(f"{field}: is {num_bytes} bytes long; the limit is {MAX_PROMPT_BYTES}, shorten it")
+
+
+def _check_between(field: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise InvalidRequest(f"{field}={value}: must be between {least} and {most}")
+
+
+def _check_side(side: str, length: int, manifest: Manifest) -> None:
+    if length == 0:
+        return
+    built, multiple = pixel_range(manifest, side), manifest.latents.size_multiple
+    sizes = str(built.min) if built.min == built.max else f"{built.min} to {built.max}"
+    built_for = f"bundle {manifest.name} was built for {sizes}"
+    if length < 0 or length % multiple:
+        below = max(built.min, min(built.max, length // multiple * multiple))
+        above = max(built.min, min(built.max, below + multiple))
+        nearest = str(below) if below == above else f"{below}, {above}"
+        raise InvalidRequest(
+            f"{side}={length}: must be a multiple of {multiple} between {built.min} and {built.max}; "
+            f"nearest {nearest} ({built_for})"
+        )
+    if length not in built:
+        raise ShapeNotCompiled(
+            f"{side}={length}: {built_for}; ask for that, or compile again with `--{side} {length}`"
+        )
+
+
+def _check_arrays(request: Request, manifest: Manifest) -> None:
+    height, width = size_of(request, manifest)
+    latents = manifest.latents
+    shape: tuple[int, ...]
+    shape = (request.num_images, latents.channels, height // latents.factor, width // latents.factor)
+    _check_array("latents", request.latents, shape)
+    shape = (manifest.text.max_tokens, manifest.text.width)
+    _check_array("prompt_states", request.prompt_states, shape)
+    _check_array("negative_prompt_states", request.negative_prompt_states, shape)
+    if (request.prompt_states is None) != (request.negative_prompt_states is None) and request.guidance > 1:
+        raise InvalidRequest("prompt_states and negative_prompt_states: must come together at guidance above 1; send both")
+    sigmas = request.custom_sigmas
+    if sigmas and len(sigmas) != request.steps:
+        raise InvalidRequest(f"custom_sigmas: has {len(sigmas)} levels; must have one for each of the {request.steps} steps")
+    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or any(a <= b for a, b in zip(sigmas, sigmas[1:])):
+        raise InvalidRequest("custom_sigmas: must be positive, finite and falling; leave out the last 0")
+
+
+def _check_array(field: str, array: Float32Array | None, shape: tuple[int, ...]) -> None:
+    if array is None:
+        return
+    if array.shape != shape or array.dtype != np.float32:
+        raise InvalidRequest(f"{field}: is {array.dtype} {list(array.shape)}; must be float32 {list(shape)}")
+    if not np.isfinite(array).all():
+        raise InvalidRequest(f"{field}: has values that are not finite; send numbers")

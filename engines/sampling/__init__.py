@@ -1,0 +1,10 @@
+"""Samplers: pure functions, the plans made of them, and ``advance``, which applies plans.
+
+Knows numpy and the array API alone. A new sampler is one file beside ``euler.py`` and one name in ``registry.py``.
+"""
+
+from mezzotint.engines.sampling.base import Sampler
+from mezzotint.engines.sampling.plan import Plan, advance, plan
+from mezzotint.engines.sampling.registry import NUM_KEPT, SAMPLERS, get_sampler
+
+__all__ = ["NUM_KEPT", "SAMPLERS", "Plan", "Sampler", "advance", "get_sampler", "plan"]

@@ -1,0 +1,58 @@
+"""Euler's method and its ancestral form: Karras et al. 2022, "Elucidating the Design Space" (arXiv 2206.00364)."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values, exploding, exploding_levels
+
+
+def euler_step(sigma: float, sigma_next: float) -> Step:
+    """Algorithm 1 without its second-order correction; the slope (x − x0) / sigma is the predicted noise."""
+
+    def step(at: Values[V]) -> tuple[V, ...]:
+        return (at.x + at.eps * (sigma_next - sigma),)
+
+    return step
+
+
+def euler_ancestral_step(sigma: float, sigma_next: float) -> Step:
+    """k-diffusion's ``sample_euler_ancestral``: an Euler step to below ``sigma_next``, then noise back up to it."""
+    sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
+    sigma_down = sigma_next**2 / sigma  # sqrt(sigma_next² − sigma_up²)
+
+    def step(at: Values[V]) -> tuple[V, ...]:
+        return (at.x + at.eps * (sigma_down - sigma) + at.noise * sigma_up,)
+
+    return step
+
+
+def euler(setup: Setup) -> Trajectory:
+    """Euler's method from one noise level to the next."""
+    return _walk(setup, euler_step)
+
+
+def euler_ancestral(setup: Setup) -> Trajectory:
+    """Ancestral steps from one noise level to the next; the last one, to sigma 0, adds no noise.
+
+    diffusers has no Karras levels for it; here they are those of Euler, as in k-diffusion.
+    """
+    return _walk(setup, euler_ancestral_step)
+
+
+def _walk(setup: Setup, make_step: Callable[[float, float], Step]) -> Trajectory:
+    timesteps, sigmas, initial_scale = exploding_levels(setup)
+    levels = zip(timesteps, itertools.pairwise(sigmas), strict=True)
+    evaluations = [exploding(t, here, make_step(here, there), i + 1) for i, (t, (here, there)) in enumerate(levels)]
+    return Trajectory(initial_scale, evaluations)
+
+
+EULER = Sampler(name="euler", label="Euler", diffusers="EulerDiscreteScheduler", num_kept=0, trajectory=euler)
+EULER_A = Sampler(
+    name="euler_a",
+    label="Euler a",
+    diffusers="EulerAncestralDiscreteScheduler",
+    num_kept=0,
+    trajectory=euler_ancestral,
+    aliases=("euler ancestral",),
+)

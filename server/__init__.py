@@ -1,0 +1,1 @@
+"""The serving process: request scheduler, engine loop, gRPC service. Imports engines and proto, never torch."""

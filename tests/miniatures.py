@@ -1,0 +1,91 @@
+"""Tiny models with random weights, shaped like Stable Diffusion 1.5 and 2.1 and written as diffusers folders.
+
+The same call writes the same weights. They draw nothing, but every layer of the real models is there once.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from mezzotint.compile.single_file import DATA
+
+_WIDTH = 32
+
+
+def write_sd15_miniature(path: Path) -> Path:
+    """Write an SD-1.5-shaped folder (epsilon, PNDM, CLIP's vocabulary, 77 tokens, VAE factor 8) and return it."""
+    return _write(path, DATA / "sd15", seed=15, num_heads=8)
+
+
+def write_sd21_miniature(path: Path) -> Path:
+    """Write an SD-2.1-shaped folder (v-prediction, DDIM, linear projections, heads per level, gelu) and return it."""
+    return _write(path, DATA / "sd21", seed=21, num_heads=[2, 4, 8, 8])
+
+
+def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -> Path:
+    torch.manual_seed(seed)
+    text_encoder = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            **{
+                **_read(config / "text_encoder" / "config.json"),
+                "hidden_size": _WIDTH,
+                "intermediate_size": 2 * _WIDTH,
+                "num_attention_heads": 4,
+                "num_hidden_layers": 2,
+                "projection_dim": _WIDTH,
+                # CLIP's own 0.02 is meant for a width of 768; here every prompt would look the same.
+                "initializer_factor": 8.0,
+            }
+        )
+    )
+    unet_model = diffusers.UNet2DConditionModel.from_config(
+        {
+            **_read(config / "unet" / "config.json"),
+            "block_out_channels": [32, 64, 64, 64],
+            "cross_attention_dim": _WIDTH,
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "sample_size": 8,
+            # The field is named after a dimension and holds numbers of heads.
+            "attention_head_dim": num_heads,
+        }
+    )
+    vae = diffusers.AutoencoderKL.from_config(
+        {
+            **_read(config / "vae" / "config.json"),
+            "block_out_channels": [16, 16, 32, 32],
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "sample_size": 64,
+        }
+    )
+    _widen(unet_model.conv_out, 3.0)
+    _widen(vae.decoder.conv_out, 3.0)
+    settings = _read(config / "tokenizer" / "tokenizer_config.json")
+    tokenizer = transformers.CLIPTokenizerFast.from_pretrained(DATA / "clip_tokenizer", **settings)
+    scheduler_class = getattr(diffusers, _read(config / "model_index.json")["scheduler"][1])
+    diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet_model,
+        scheduler=scheduler_class.from_pretrained(config / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(path)
+    return path
+
+
+def _widen(layer: torch.nn.Conv2d, factor: float) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
