@@ -5,7 +5,7 @@ Imports the manifest, prompts and backends; a bundle is never changed after it h
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.model import Model
 from mezzotint.engines.prompt import Prompts
-from mezzotint.engines.rows import doublings, knee
+from mezzotint.engines.rows import knee
 
 SERVED = (Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER)
 _CHUNK_BYTES = 1 << 20
@@ -29,7 +29,7 @@ class LoadOptions:
     Attributes:
         devices: a device name by component; the empty key is every other component's.
         num_threads: CPU threads of one engine call; 0 is all cores.
-        strict: one image a call, always in the same place: for engines whose rows depend on their neighbours.
+        strict: one row a call, in one fixed shape: rows then cannot depend on their neighbours, at some cost of speed.
         cache: keep the runtime's compiled blobs in the user's cache folder.
     """
 
@@ -60,17 +60,20 @@ def open_bundle(folder: Path, options: LoadOptions) -> Model:
     entries = {component: manifest.engine(component) for component in SERVED}
     for entry in entries.values():
         _check_runtime(manifest, entry)
-    engines = {
-        component: _load(folder, entry, digest, options) for component, entry in entries.items()
-    }
-    return Model(manifest, digest, Prompts(folder, manifest.text), engines, strict=options.strict)
+    engines = {component: _load(folder, entry, digest, options) for component, entry in entries.items()}
+    rows = manifest.engine(Component.UNET).axes["rows"].max
+    # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
+    max_rows = min(rows, max(2, *row_counts(entries[Component.UNET])))
+    return Model(manifest, digest, Prompts(folder, manifest.text), engines, max_rows)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file of the bundle with the manifest's digest. Raises BundleError."""
     files = {name: sha for entry in manifest.engines for name, sha in entry.files.items()} | manifest.text.files
     with ThreadPoolExecutor() as pool:
-        for (name, expected), found in zip(files.items(), pool.map(file_digest, (folder / n for n in files)), strict=True):
+        for (name, expected), found in zip(
+            files.items(), pool.map(file_digest, (folder / n for n in files)), strict=True
+        ):
             if found != expected:
                 raise BundleError(
                     f"{folder / name}: sha256 is {found[:12]}…, the manifest says {expected[:12]}…; "
@@ -107,7 +110,7 @@ def _load(folder: Path, entry: EngineEntry, digest: str, options: LoadOptions) -
     backend = get_backend(entry.backend)
     device = options.devices.get(entry.component, options.devices.get("", ""))
     cache = cache_folder() / digest[:16] / f"{entry.backend}-{backend.version()}" if options.cache else None
-    counts = row_counts(entry)
+    counts = (1,) if options.strict else row_counts(entry)
     return backend.load(folder, entry, EngineOptions(device, options.num_threads, counts, cache))
 
 

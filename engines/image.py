@@ -163,7 +163,9 @@ class Batch:
             return None
         shape = self.images[0].shape
         zeros = np.zeros(shape, dtype=np.float32)
-        drawn = [image.noise.normal((1, *shape))[0] if n else zeros for image, n in zip(self.images, needs, strict=True)]
+        drawn = [
+            image.noise.normal((1, *shape))[0] if n else zeros for image, n in zip(self.images, needs, strict=True)
+        ]
         return device.from_host(np.stack(drawn), self.state)
 
     def _preview(self, guided: Array) -> None:

@@ -126,7 +126,10 @@ class ScheduleEntry(_Strict):
 
 
 class LatentEntry(_Strict):
-    """The space that is denoised: decoder input = latents / scaling + shift; a latent pixel is ``factor``² pixels."""
+    """The space that is denoised: decoder input = latents / scaling + shift; a latent pixel is ``factor``² pixels.
+
+    ``preview`` is a linear fit of the decoder: RGB in 0…1 = (latents, 1) · preview, float [channels + 1, 3].
+    """
 
     channels: int
     factor: int
@@ -135,6 +138,7 @@ class LatentEntry(_Strict):
     size_multiple: int
     default_height: int
     default_width: int
+    preview: tuple[tuple[float, float, float], ...]
 
 
 class TextEntry(_Strict):

@@ -30,11 +30,15 @@ class Model:
         digest: the bundle's digest, which names it in replies and pictures.
         prompts: its tokenizer and embedding table.
         engines: its engines by component.
+        max_rows: the most rows of one UNet call that gain something on this host.
     """
 
-    def __init__(self, manifest: Manifest, digest: str, prompts: Prompts, engines: Mapping[Component, Engine]) -> None:
+    def __init__(
+        self, manifest: Manifest, digest: str, prompts: Prompts, engines: Mapping[Component, Engine], max_rows: int
+    ) -> None:
         self.manifest = manifest
         self.digest = digest
+        self.max_rows = max_rows
         self._prompts = prompts
         self._engines = engines
         self._schedule = manifest.schedule.noise_schedule()
@@ -44,11 +48,6 @@ class Model:
     def name(self) -> str:
         """The bundle's name."""
         return self.manifest.name
-
-    @property
-    def max_rows(self) -> int:
-        """The most rows of one UNet call."""
-        return self.manifest.engine(Component.UNET).axes["rows"].max
 
     def start(self, request: Request) -> tuple[Image, ...]:
         """Check a request and return its images, ready to be encoded; runs no engine.
@@ -137,6 +136,12 @@ class Model:
             image.state = image.text = None
             image.stage = Stage.DONE
         _note(batch, Stage.DECODE, started)
+
+    def preview_rgb(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Return a small picture, uint8 [height, width, 3], of latents float32 [C, height, width]; runs no engine."""
+        fit = np.array(self.manifest.latents.preview, dtype=np.float32)
+        rgb = np.tensordot(latents, fit[:-1], axes=([0], [0])) + fit[-1]
+        return np.ascontiguousarray((np.clip(rgb, 0.0, 1.0) * 255).round().astype(np.uint8))
 
     def close(self) -> None:
         """Free the engines."""

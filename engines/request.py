@@ -3,6 +3,7 @@
 Imports numpy and the engines' own modules. Bad input ends here and never reaches an engine.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -121,9 +122,7 @@ def _check_side(side: str, length: int, manifest: Manifest) -> None:
             f"nearest {nearest} ({built_for})"
         )
     if length not in built:
-        raise ShapeNotCompiled(
-            f"{side}={length}: {built_for}; ask for that, or compile again with `--{side} {length}`"
-        )
+        raise ShapeNotCompiled(f"{side}={length}: {built_for}; ask for that, or compile again with `--{side} {length}`")
 
 
 def _check_arrays(request: Request, manifest: Manifest) -> None:
@@ -136,11 +135,15 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
     _check_array("prompt_states", request.prompt_states, shape)
     _check_array("negative_prompt_states", request.negative_prompt_states, shape)
     if (request.prompt_states is None) != (request.negative_prompt_states is None) and request.guidance > 1:
-        raise InvalidRequest("prompt_states and negative_prompt_states: must come together at guidance above 1; send both")
+        raise InvalidRequest(
+            "prompt_states and negative_prompt_states: must come together at guidance above 1; send both"
+        )
     sigmas = request.custom_sigmas
     if sigmas and len(sigmas) != request.steps:
-        raise InvalidRequest(f"custom_sigmas: has {len(sigmas)} levels; must have one for each of the {request.steps} steps")
-    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or any(a <= b for a, b in zip(sigmas, sigmas[1:])):
+        raise InvalidRequest(
+            f"custom_sigmas: has {len(sigmas)} levels; must have one for each of the {request.steps} steps"
+        )
+    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or any(a <= b for a, b in itertools.pairwise(sigmas)):
         raise InvalidRequest("custom_sigmas: must be positive, finite and falling; leave out the last 0")
 
 

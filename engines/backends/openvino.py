@@ -35,7 +35,10 @@ class OpenVINOEngine:
         self._core = core
         self._path = path
         self._row_counts = options.row_counts
-        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINT[spec.precision]}
+        self._config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINT[spec.precision],
+        }
         if device.startswith("CPU"):
             threads = options.num_threads or len(os.sched_getaffinity(0))
             self._config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
@@ -106,9 +109,8 @@ class OpenVINOBackend:
         """Load one engine; its shapes are compiled when first called."""
         device = (options.device or spec.device).upper()
         if device.split(".")[0] not in {found.split(".")[0] for found in self.devices()}:
-            raise DeviceNotFound(
-                f"device {device}: OpenVINO finds no such device for {spec.component}; found {', '.join(self.devices())}"
-            )
+            found = ", ".join(self.devices())
+            raise DeviceNotFound(f"device {device}: OpenVINO finds no such device for {spec.component}; found {found}")
         path = folder / next(iter(spec.files))
         if not path.is_file():
             raise BundleError(f"{path}: engine file is missing; compile the bundle again")

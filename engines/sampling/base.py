@@ -106,6 +106,7 @@ class Setup:
     spacing: Spacing
     sigmas: SigmaSpacing
     eta: float
+    custom_sigmas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,10 @@ def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
     schedule = setup.schedule
     timesteps = schedule.timesteps(setup.num_steps, setup.spacing)
     sigmas = schedule.sigmas_at(timesteps)
-    if setup.sigmas is SigmaSpacing.KARRAS:
+    if setup.custom_sigmas:
+        sigmas = np.array(setup.custom_sigmas)
+        timesteps = schedule.timesteps_at(sigmas)
+    elif setup.sigmas is SigmaSpacing.KARRAS:
         sigmas = karras_sigmas(float(sigmas[-1]), float(sigmas[0]), setup.num_steps)
         timesteps = schedule.timesteps_at(sigmas)
     largest = float(np.max(sigmas))

@@ -62,7 +62,10 @@ def dpmpp_2m(setup: Setup) -> Trajectory:
 def _levels(setup: Setup) -> tuple[list[float], list[float]]:
     """Return N whole timesteps and N + 1 sigmas that end in 0; the step to 0 counts as one where spacing divides."""
     schedule, num_steps = setup.schedule, setup.num_steps
-    if setup.sigmas is SigmaSpacing.KARRAS:
+    if setup.custom_sigmas:
+        sigmas = np.array(setup.custom_sigmas)
+        timesteps = np.round(schedule.timesteps_at(sigmas))
+    elif setup.sigmas is SigmaSpacing.KARRAS:
         trained = schedule.sigmas
         sigmas = karras_sigmas(float(trained[0]), float(trained[-1]), num_steps)
         timesteps = np.round(schedule.timesteps_at(sigmas))

@@ -62,6 +62,7 @@ def plan(
     spacing: Spacing | None = None,
     sigmas: SigmaSpacing = SigmaSpacing.AS_TRAINED,
     eta: float = 0.0,
+    custom_sigmas: tuple[float, ...] = (),
 ) -> Plan:
     """Return the table of one run: ``sampler`` over ``num_steps`` of ``schedule``.
 
@@ -72,13 +73,16 @@ def plan(
         spacing: how timesteps are picked; None is the checkpoint's own choice.
         sigmas: the noise levels.
         eta: 0 to 1, DDIM's share of fresh noise: 0 is deterministic, 1 is DDPM.
+        custom_sigmas: ``num_steps`` falling noise levels in the place of ``sigmas``; their last step goes to 0.
 
     Raises:
         InvalidRequest: a number is out of range, or the sampler does not take it.
     """
     spacing = schedule.spacing if spacing is None else spacing
     _check(sampler, schedule, num_steps, sigmas, eta)
-    trajectory = sampler.trajectory(Setup(schedule, num_steps, spacing, sigmas, eta))
+    if custom_sigmas and SigmaSpacing.KARRAS not in sampler.sigma_spacings:
+        raise InvalidRequest(f"custom_sigmas: sampler {sampler.name} has none; use dpmpp_2m, euler or heun")
+    trajectory = sampler.trajectory(Setup(schedule, num_steps, spacing, sigmas, eta, custom_sigmas))
     evaluations = trajectory.evaluations
     coefficients = np.zeros((len(evaluations), 1 + NUM_KEPT, 3 + NUM_KEPT))
     denoised = np.zeros((len(evaluations), 2))

@@ -1,0 +1,192 @@
+"""The checkpoint's modules as ONNX: one float32 export each, through torch.onnx, with every axis dynamic that varies.
+
+Every backend and precision derives from it, so nothing of a backend, size or precision is decided here.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from mezzotint.compile.checkpoint import Checkpoint
+from mezzotint.engines.errors import CompileError
+from mezzotint.engines.manifest import Component, TensorSpec
+
+ONNX_FILE = "model.onnx"
+_EXTERNAL_BYTES = 1 << 30  # protobuf ends at 2 GiB; weights of large models lie beside the graph
+# Two of every varying axis, each another number: torch.export takes equal lengths for one axis, and 1 for a constant.
+_ROWS, _HEIGHT, _WIDTH = 2, 3, 5
+
+
+class TextStates(torch.nn.Module):
+    """CLIP's text encoder from token embeddings on, as transformers computes it from ids.
+
+    Takes float32 [rows, tokens, width] and gives float32 [rows, 1 + num_skips, tokens, width]: the states of the last
+    layer, and of those before it which clip skip asks for, each after the final layer norm, as diffusers uses them.
+    """
+
+    def __init__(self, encoder: transformers.CLIPTextModel, num_skips: int) -> None:
+        super().__init__()
+        inner = getattr(encoder, "text_model", encoder)  # transformers 5 has one module less
+        self.positions = inner.embeddings.position_embedding
+        self.layers = inner.encoder.layers
+        self.norm = inner.final_layer_norm
+        self.num_skips = num_skips
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Run the encoder with CLIP's causal mask."""
+        tokens = embeddings.shape[1]
+        states = embeddings + self.positions.weight[:tokens]
+        mask = torch.full((tokens, tokens), torch.finfo(torch.float32).min).triu(1)[None, None]
+        kept = [states]
+        for layer in self.layers:
+            out = layer(states, attention_mask=mask)
+            states = out[0] if isinstance(out, tuple) else out
+            kept.append(states)
+        return torch.stack([self.norm(s) for s in reversed(kept[-1 - self.num_skips :])], dim=1)
+
+
+class Denoiser(torch.nn.Module):
+    """The UNet with a float32 timestep for each row."""
+
+    def __init__(self, unet: torch.nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Return the model output, float32 [rows, C, height, width]."""
+        return self.unet(sample, timestep, text, return_dict=False)[0]  # type: ignore[no-any-return]
+
+
+class Decoder(torch.nn.Module):
+    """The VAE's way from latents (divided by the scaling factor) to pixels in −1…1."""
+
+    def __init__(self, vae: torch.nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return float32 [rows, 3, H, W]."""
+        return self.vae.decode(latents, return_dict=False)[0]  # type: ignore[operator,no-any-return]
+
+
+class Encoder(torch.nn.Module):
+    """The VAE's way from pixels in −1…1 to the mean and log variance of latents."""
+
+    def __init__(self, vae: torch.nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return float32 [rows, 2C, height, width]."""
+        moments = self.vae.encoder(pixels)  # type: ignore[operator]
+        return moments if self.vae.quant_conv is None else self.vae.quant_conv(moments)  # type: ignore[operator,return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component before compilation: the torch module, a call of it, and what the manifest says of its tensors."""
+
+    module: torch.nn.Module
+    example: tuple[torch.Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def latent_factor(checkpoint: Checkpoint) -> int:
+    """Return how many pixels a latent pixel is wide: the VAE halves once between its levels."""
+    return int(2 ** (len(checkpoint.vae.config.block_out_channels) - 1))
+
+
+def latent_multiple(checkpoint: Checkpoint) -> int:
+    """Return what latent height and width must be multiples of: the UNet halves once between its levels."""
+    return int(2 ** (len(checkpoint.unet.config.block_out_channels) - 1))
+
+
+def part(checkpoint: Checkpoint, component: Component) -> Part:
+    """Return one component of a checkpoint, ready to be exported or to be compared with."""
+    factor, multiple = latent_factor(checkpoint), latent_multiple(checkpoint)
+    channels = int(checkpoint.vae.config.latent_channels)
+    height, width = _HEIGHT * multiple, _WIDTH * multiple
+    latent = (_ROWS, channels, height, width)
+    text_width = int(checkpoint.text_encoder.config.hidden_size)
+    text = (_ROWS, checkpoint.max_tokens, text_width)
+    match component:
+        case Component.TEXT_ENCODER:
+            skips = min(2, int(checkpoint.text_encoder.config.num_hidden_layers) - 1)
+            module: torch.nn.Module = TextStates(checkpoint.text_encoder, skips)
+            states = _tensor("states", "text", "rows", 1 + skips, checkpoint.max_tokens, text_width)
+            return Part(
+                module,
+                (torch.randn(text),),
+                (_tensor("embeddings", "embeddings", "rows", checkpoint.max_tokens, text_width),),
+                (states,),
+            )
+        case Component.UNET:
+            sample = _tensor("sample", "latents", "rows", channels, "height", "width")
+            inputs = (
+                sample,
+                _tensor("timestep", "timestep", "rows"),
+                _tensor("text", "text", "rows", "tokens", text_width),
+            )
+            example = (torch.randn(latent), torch.tensor([1.0, 2.0]), torch.randn(text))
+            output = sample.model_copy(update={"name": "output", "role": "output"})
+            return Part(Denoiser(checkpoint.unet), example, inputs, (output,))
+        case Component.VAE_DECODER:
+            pixels = _tensor("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
+            latents = _tensor("latents", "latents", "rows", channels, "height", "width")
+            return Part(Decoder(checkpoint.vae), (torch.randn(latent),), (latents,), (pixels,))
+        case Component.VAE_ENCODER:
+            pixels = _tensor("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
+            moments = _tensor("moments", "moments", "rows", 2 * channels, "height", "width")
+            image = torch.randn(_ROWS, 3, height * factor, width * factor)
+            return Part(Encoder(checkpoint.vae), (image,), (pixels,), (moments,))
+
+
+def export(the_part: Part, target: Path) -> None:
+    """Write ``model.onnx`` into ``target``, weights of large models beside it. Raises CompileError."""
+    dynamic = tuple(
+        {i: torch.export.Dim.AUTO for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
+        for tensor in the_part.inputs
+    )
+    num_bytes = sum(p.numel() * 4 for p in the_part.module.parameters())
+    try:
+        program = _quietly(
+            lambda: torch.onnx.export(
+                the_part.module.eval(),
+                the_part.example,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=[tensor.name for tensor in the_part.inputs],
+                output_names=[tensor.name for tensor in the_part.outputs],
+                verbose=False,
+            )
+        )
+        program.save(target / ONNX_FILE, external_data=num_bytes > _EXTERNAL_BYTES)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CompileError(f"torch.onnx cannot export {type(the_part.module).__name__}: {reason}") from error
+
+
+def _tensor(name: str, role: str, *axes: int | str) -> TensorSpec:
+    return TensorSpec(name=name, role=role, dtype="float32", axes=axes)
+
+
+def _quietly(call: Callable[[], Any]) -> Any:
+    """Run ``call`` without the exporter's talk of torchvision and deprecations inside itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return call()
+    finally:
+        logger.setLevel(level)

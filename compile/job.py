@@ -1,0 +1,69 @@
+"""What the compiler is asked for, and what it says while it works. Imports the manifest alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+from mezzotint.engines.manifest import AxisRange
+
+AUTO = "auto"
+DEFAULT_MAX_ROWS = 8
+DEFAULT_PROMPTS = ("a photo of a cat", "a red apple on a white background", "a house by the sea", "a dog with a ball")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileJob:
+    """One run of the compiler.
+
+    Attributes:
+        source: a diffusers folder, a single file, or a hub id.
+        output: the bundle's folder, which must not exist or be a bundle.
+        precision: one of Precision's values or ``auto``, for each component or, under an empty key, for all others.
+        height: the range of pixels to build for; None is the checkpoint's own size. ``width`` likewise.
+        max_rows: the most rows of one call; a guided picture takes two.
+        config: a diffusers folder with configs for a single file.
+        name: the name that requests use; empty is the checkpoint's.
+        device: the runtime's name of the device to build for; empty is its CPU.
+        cache: where finished stages are kept for the next run.
+        prompts: what verify paints, with torch and with the engines.
+    """
+
+    source: str
+    output: Path
+    cache: Path
+    backend: str = "openvino"
+    precision: dict[str, str] = field(default_factory=lambda: {"": AUTO})
+    height: AxisRange | None = None
+    width: AxisRange | None = None
+    max_rows: int = DEFAULT_MAX_ROWS
+    config: Path | None = None
+    name: str = ""
+    device: str = ""
+    prompts: tuple[str, ...] = DEFAULT_PROMPTS
+
+
+class Status(StrEnum):
+    """How a stage stands."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    BUILT = "built"
+    REUSED = "reused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageEvent:
+    """A line of the compiler's output; ``fraction`` is 0 to 1 while a stage knows how far it is."""
+
+    stage: str
+    status: Status
+    detail: str = ""
+    fraction: float | None = None
+    seconds: float = 0.0
+    num_bytes: int = 0
+
+
+Report: TypeAlias = Callable[[StageEvent], None]

@@ -1,0 +1,94 @@
+"""Stages whose results are kept by content: a finished one is a folder whose name is the hash of all that went in.
+
+A stage writes into a folder of its own that is renamed when it is complete, so a killed run leaves nothing that a
+later one could take for a result. What is reused is checked against the digests that were written with it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mezzotint.compile.job import Report, StageEvent, Status
+from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.errors import BundleError, MezzotintError
+
+_INDEX = "stage.json"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """A stage's outcome: its folder, how it came about, and a JSON value of its own."""
+
+    status: Status
+    folder: Path
+    detail: Any
+    seconds: float
+    num_bytes: int
+
+
+class Stages:
+    """Runs stages and keeps their results in ``cache``; ``results`` lists what this run did, by stage name."""
+
+    def __init__(self, cache: Path, report: Report) -> None:
+        self._cache = cache
+        self._report = report
+        self.results: dict[str, StageResult] = {}
+
+    def progress(self, stage: str, fraction: float | None, detail: str = "") -> None:
+        """Say how far a running stage is."""
+        self._report(StageEvent(stage, Status.PROGRESS, detail, fraction))
+
+    def run(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> StageResult:
+        """Run ``work(folder)`` unless the same ``inputs`` have a result; it fills the folder and returns JSON."""
+        started = time.perf_counter()
+        self._report(StageEvent(name, Status.STARTED))
+        key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
+        folder = self._cache / f"{name.replace(' ', '-')}-{key[:24]}"
+        index = _finished(folder)
+        status = Status.REUSED if index is not None else Status.BUILT
+        if index is None:
+            try:
+                index = self._work(folder, work)
+            except BaseException as error:
+                detail = str(error) if isinstance(error, MezzotintError) else type(error).__name__
+                self._report(StageEvent(name, Status.FAILED, detail, seconds=time.perf_counter() - started))
+                raise
+        num_bytes = sum((folder / file).stat().st_size for file in index["files"])
+        result = StageResult(status, folder, index["detail"], time.perf_counter() - started, num_bytes)
+        self.results[name] = result
+        self._report(StageEvent(name, status, seconds=result.seconds, num_bytes=num_bytes))
+        return result
+
+    def _work(self, folder: Path, work: Callable[[Path], Any]) -> dict[str, Any]:
+        unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}-{os.getpid()}")
+        for old in self._cache.glob(f"{_UNFINISHED}{folder.name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        try:
+            detail = work(unfinished)
+            files = sorted(path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file())
+            index = {"files": {str(file): file_digest(unfinished / file) for file in files}, "detail": detail}
+            (unfinished / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        return index
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """Return the index of a complete and undamaged result."""
+    try:
+        index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        whole = all(file_digest(folder / file) == digest for file, digest in index["files"].items())
+    except (OSError, ValueError, KeyError, BundleError):
+        return None
+    return index if whole else None

@@ -1,0 +1,171 @@
+"""Picture files: pixels to PNG, JPEG or WebP, with how they were made in A1111's ``parameters`` text.
+
+The same input gives the same bytes: no time and no request id goes in. Imports Pillow, numpy and the request alone.
+"""
+
+import io
+import json
+import re
+from functools import lru_cache
+from importlib import metadata
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.request import Request
+
+FORMATS = ("png", "jpeg", "webp")
+
+# At 512x512, zlib level 1 takes less than half of level 6's time for a file about a tenth larger.
+_PNG_LEVEL = 1
+_KEY = "parameters"
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_UNICODE = b"UNICODE\0"
+_MAX_EXIF_BYTES = 65_000  # a JPEG segment holds 65,533 bytes, with EXIF's own tables in it
+_NEGATIVE = "Negative prompt:"
+_SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_FEWEST_SETTINGS = 3  # a last line with fewer is part of the prompt, as A1111 reads it
+
+
+def parameters_text(
+    request: Request,
+    *,
+    seed: int,
+    sampler_label: str,
+    size: tuple[int, int],
+    model: str,
+    digest: str,
+    precision: str,
+) -> str:
+    """Return how one picture was made, as A1111's web UI writes and reads it.
+
+    Args:
+        request: what was asked for.
+        seed: the picture's own seed.
+        sampler_label: the sampler's name in A1111.
+        size: (height, width) in pixels.
+        model: the bundle's name.
+        digest: the bundle's digest; its first 12 digits are written.
+        precision: the UNet's.
+    """
+    karras = request.sigmas == "karras" or (not request.sigmas and request.sampler.lower().endswith("karras"))
+    settings = {
+        "Steps": str(request.steps),
+        "Sampler": sampler_label,
+        "Schedule type": "Karras" if karras else "",
+        "CFG scale": np.format_float_positional(np.float32(request.guidance), trim="-"),
+        "Seed": str(seed),
+        "Size": f"{size[1]}x{size[0]}",
+        "Model": model,
+        "Eta DDIM": np.format_float_positional(np.float32(request.eta), trim="-") if request.eta else "",
+        "Spacing": request.spacing,
+        "Engine": digest[:12],
+        "Precision": precision,
+        "Version": _version(),
+    }
+    negative = f"\n{_NEGATIVE} {request.negative_prompt}" if request.negative_prompt else ""
+    last_line = ", ".join(f"{key}: {_quote(value)}" for key, value in settings.items() if value)
+    return f"{request.prompt}{negative}\n{last_line}".strip()
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """Read a ``parameters`` text: ``Prompt``, ``Negative prompt`` and every setting by its name.
+
+    As in A1111 a line of the prompt that begins with "Negative prompt:" begins the negative prompt.
+    """
+    *lines, last_line = text.strip().split("\n")
+    settings = _SETTING.findall(last_line)
+    if len(settings) < _FEWEST_SETTINGS:
+        lines, settings = [*lines, last_line], []
+    first = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
+    prompts = {
+        "Prompt": "\n".join(lines[:first]),
+        "Negative prompt": "\n".join(lines[first:]).removeprefix(_NEGATIVE).removeprefix(" "),
+    }
+    return prompts | {key: _unquote(value) for key, value in settings}
+
+
+def check_format(name: str) -> str:
+    """Return the picture format of a name or of a file's suffix. Raises InvalidRequest."""
+    found = name.lower().removeprefix(".").replace("jpg", "jpeg")
+    if found not in FORMATS:
+        raise InvalidRequest(f"format={name!r}: must be one of {', '.join(FORMATS)}")
+    return found
+
+
+def encode_picture(
+    pixels: npt.NDArray[np.uint8],
+    *,
+    format: str = "png",  # noqa: A002 - the name that Pillow and the contract use
+    quality: int = 90,
+    parameters: str = "",
+) -> bytes:
+    """Encode uint8 [H, W, 3] RGB as a picture file.
+
+    ``parameters`` goes where A1111 puts it: PNG's ``parameters`` text chunk, elsewhere EXIF's UserComment as
+    big-endian UTF-16.
+
+    Raises:
+        InvalidRequest: the format is unknown, ``quality`` (of JPEG and WebP) is not 1 to 100, or the text is longer
+            than a JPEG can hold.
+    """
+    kind = check_format(format)
+    if not 1 <= quality <= 100:
+        raise InvalidRequest(f"quality={quality}: must be between 1 and 100; 90 is usual")
+    picture, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    if kind == "png":
+        chunks = PngImagePlugin.PngInfo()
+        if parameters:
+            chunks.add_text(_KEY, parameters)  # an iTXt chunk where Latin-1 does not do
+        picture.save(file, "png", pnginfo=chunks, compress_level=_PNG_LEVEL)
+    else:
+        picture.save(file, kind, quality=quality, exif=_exif(parameters) if parameters else b"")
+    return file.getvalue()
+
+
+def read_parameters(data: bytes) -> str:
+    """Return the ``parameters`` text of a picture file, or "". Raises InvalidRequest where it is no picture."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        raise InvalidRequest(f"picture: its {len(data)} bytes are none of {', '.join(FORMATS)}; send one") from None
+    if picture.format == "PNG":
+        return str(picture.info.get(_KEY, ""))
+    comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    return comment[len(_UNICODE) :].decode("utf-16-be", "replace") if comment.startswith(_UNICODE) else ""
+
+
+def _exif(parameters: str) -> bytes:
+    comment = _UNICODE + parameters.encode("utf-16-be")
+    if len(comment) > _MAX_EXIF_BYTES:
+        raise InvalidRequest(
+            f"prompt: its text takes {len(comment)} bytes in a picture's EXIF, which holds {_MAX_EXIF_BYTES}; "
+            "shorten it, or ask for png"
+        )
+    exif = Image.Exif()
+    exif.endian = ">"  # as piexif writes it; some readers take the text's byte order from here
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
+    return exif.tobytes()
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(',\n:"') or value != value.strip() else value
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    try:
+        return f"mezzotint {metadata.version('mezzotint')}"
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "mezzotint"

@@ -1,0 +1,36 @@
+import pytest
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.sampling import SAMPLERS, plan
+from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
+
+SCHEDULE = NoiseSchedule.from_betas(
+    num_train_timesteps=1000,
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    prediction=Prediction.V,
+    spacing=Spacing.LEADING,
+    steps_offset=1,
+    set_alpha_to_one=False,
+)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_a", "heun"])
+def test_a_schedules_own_sigmas_given_by_hand_make_the_same_plan(name: str) -> None:
+    sigmas = tuple(SCHEDULE.sigmas_at(SCHEDULE.timesteps(10, Spacing.LEADING)).tolist())
+    ours = plan(SAMPLERS[name], SCHEDULE, 10)
+    given = plan(SAMPLERS[name], SCHEDULE, 10, custom_sigmas=sigmas)
+    assert given.coefficients == pytest.approx(ours.coefficients, abs=1e-5)
+    assert given.timesteps == pytest.approx(ours.timesteps, abs=1e-3)
+
+
+def test_dpmpp_2m_follows_custom_sigmas() -> None:
+    given = plan(SAMPLERS["dpmpp_2m"], SCHEDULE, 4, custom_sigmas=(14.0, 4.0, 1.0, 0.2))
+    assert given.num_evaluations == 4
+    assert list(given.timesteps) == sorted(given.timesteps, reverse=True)
+
+
+def test_ddim_refuses_custom_sigmas() -> None:
+    with pytest.raises(InvalidRequest, match="ddim has none"):
+        plan(SAMPLERS["ddim"], SCHEDULE, 2, custom_sigmas=(10.0, 1.0))

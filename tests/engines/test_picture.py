@@ -1,0 +1,117 @@
+"""Picture files: what A1111 writes into them comes back, and the same input gives the same bytes."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.picture import (
+    FORMATS,
+    check_format,
+    encode_picture,
+    parameters_text,
+    parse_parameters,
+    read_parameters,
+)
+from mezzotint.engines.request import Request
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (48, 32, 3), dtype=np.uint8)
+ODD_PROMPT = 'a 🦈, "big": yes\nand a 🐳\\ on a blue background'
+
+
+def text_of(request: Request, **changes: object) -> str:
+    values = {
+        "seed": 7,
+        "sampler_label": "DPM++ 2M",
+        "size": (64, 128),
+        "model": "emoji",
+        "digest": "0123456789abcdef" * 4,
+        "precision": "fp32",
+    }
+    return parameters_text(request, **(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_text_is_the_one_that_a1111_writes() -> None:
+    request = Request(prompt="a shark", negative_prompt="blur", guidance=4.0, sampler="dpmpp_2m", sigmas="karras")
+    prompt, negative, settings = text_of(request).split("\n")
+    assert (prompt, negative) == ("a shark", "Negative prompt: blur")
+    assert settings.startswith(
+        "Steps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 7, Size: 128x64, Model: emoji, "
+        "Engine: 0123456789ab, Precision: fp32, Version: mezzotint"
+    )
+
+
+def test_a_name_that_ends_in_karras_says_so_like_the_field() -> None:
+    assert "Schedule type: Karras" in text_of(Request(prompt="x", sampler="DPM++ 2M Karras"))
+    assert "Schedule type" not in text_of(Request(prompt="x", sampler="DPM++ 2M Karras", sigmas="default"))
+
+
+def test_guidance_that_travelled_as_float32_is_written_as_it_was_typed() -> None:
+    assert "CFG scale: 7.1," in text_of(Request(prompt="x", guidance=float(np.float32(7.1))))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("prompt", ["a shark", ODD_PROMPT, "naïve café", "", "Steps: 1, Seed: 2"])
+def test_parameters_come_back_from_every_format(format_: str, prompt: str) -> None:
+    request = Request(prompt=prompt, negative_prompt="blur, ü\n🌫")
+    text = text_of(request, model='a, "b"\n: c')
+    read = read_parameters(encode_picture(PIXELS, format=format_, parameters=text))
+    assert read == text
+    parsed = parse_parameters(read)
+    assert parsed["Prompt"] == prompt
+    assert parsed["Negative prompt"] == "blur, ü\n🌫"
+    assert parsed["Model"] == 'a, "b"\n: c'
+    assert (parsed["Seed"], parsed["Size"], parsed["Steps"]) == ("7", "128x64", "25")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=80), st.text(st.characters(codec="utf-8")))
+def test_any_prompt_of_one_line_and_any_model_name_come_back(prompt: str, model: str) -> None:
+    parsed = parse_parameters(text_of(Request(prompt=prompt.strip()), model=model))
+    if not prompt.strip().startswith("Negative prompt:"):
+        assert parsed["Prompt"] == prompt.strip()
+    assert parsed.get("Model", "") == model
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_same_input_gives_same_bytes_and_no_text_means_none(format_: str) -> None:
+    data = encode_picture(PIXELS, format=format_, parameters="a\nSteps: 1")
+    assert data == encode_picture(PIXELS, format=format_, parameters="a\nSteps: 1")
+    assert read_parameters(encode_picture(PIXELS, format=format_)) == ""
+    assert Image.open(io.BytesIO(data)).size == (32, 48)
+
+
+def test_png_keeps_every_pixel_and_latin_1_is_plain_text() -> None:
+    data = encode_picture(PIXELS, parameters="café\nSteps: 1")
+    assert (np.asarray(Image.open(io.BytesIO(data))) == PIXELS).all()
+    assert b"tEXtparameters\0caf\xe9" in data
+    assert b"iTXtparameters\0" in encode_picture(PIXELS, parameters="🦈")
+
+
+def test_exif_is_what_piexif_writes() -> None:
+    data = encode_picture(PIXELS, format="jpeg", parameters="ü")
+    assert b"Exif\0\0MM\0*" in data
+    assert b"UNICODE\0\x00\xfc" in data
+
+
+@pytest.mark.parametrize(("name", "format_"), [("PNG", "png"), (".jpg", "jpeg"), ("jpeg", "jpeg"), ("webp", "webp")])
+def test_a_suffix_names_a_format(name: str, format_: str) -> None:
+    assert check_format(name) == format_
+
+
+def test_what_cannot_be_written_is_one_sentence() -> None:
+    with pytest.raises(InvalidRequest, match=r"^format='gif': must be one of png, jpeg, webp$"):
+        encode_picture(PIXELS, format="gif")
+    with pytest.raises(InvalidRequest, match=r"^quality=0: must be between 1 and 100"):
+        encode_picture(PIXELS, format="jpeg", quality=0)
+    with pytest.raises(InvalidRequest, match=r"EXIF, which holds 65000; shorten it, or ask for png$"):
+        encode_picture(PIXELS, format="jpeg", parameters="x" * 40_000)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", encode_picture(PIXELS)[:20]])
+def test_what_is_no_picture_is_one_sentence(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=r"bytes are none of png, jpeg, webp"):
+        read_parameters(data)
