@@ -84,8 +84,10 @@ class Encoder(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return float32 [rows, 2C, height, width]."""
-        moments = self.vae.encoder(pixels)  # type: ignore[operator]
-        return moments if self.vae.quant_conv is None else self.vae.quant_conv(moments)  # type: ignore[operator,return-value]
+        moments: torch.Tensor = self.vae.encoder(pixels)  # type: ignore[operator]
+        if self.vae.quant_conv is not None:
+            moments = self.vae.quant_conv(moments)  # type: ignore[operator]
+        return moments
 
 
 @dataclass(frozen=True, slots=True)

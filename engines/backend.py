@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from mezzotint.engines.manifest import EngineEntry
+from mezzotint.engines.manifest import EngineEntry, Precision
 
 Array: TypeAlias = Any
 """An array of the Python array API that lives on its engine's device: numpy on a CPU, CuPy on CUDA."""
@@ -61,6 +61,10 @@ class Backend(Protocol):
 
     def devices(self) -> tuple[str, ...]:
         """The devices or execution providers that this machine offers."""
+        ...
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        """The precisions that a device has kernels for, fp32 first. Raises DeviceNotFound."""
         ...
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> Engine:

@@ -95,7 +95,10 @@ class SourceEntry(_Strict):
 
 
 class ScheduleEntry(_Strict):
-    """Noise schedule and prediction settings, under diffusers' names, from the checkpoint's own scheduler config."""
+    """Noise schedule and prediction settings, under diffusers' names, from the checkpoint's own scheduler config.
+
+    Where that config names no ``timestep_spacing``, each sampler has its own default, as in diffusers.
+    """
 
     num_train_timesteps: int
     beta_start: float
@@ -103,7 +106,7 @@ class ScheduleEntry(_Strict):
     beta_schedule: str
     trained_betas: tuple[float, ...] | None
     prediction_type: Prediction
-    timestep_spacing: Spacing
+    timestep_spacing: Spacing | None
     steps_offset: int
     set_alpha_to_one: bool
     rescale_betas_zero_snr: bool
@@ -118,7 +121,7 @@ class ScheduleEntry(_Strict):
             beta_schedule=self.beta_schedule,
             trained_betas=self.trained_betas,
             prediction=self.prediction_type,
-            spacing=self.timestep_spacing,
+            spacing=self.timestep_spacing or Spacing.LEADING,
             steps_offset=self.steps_offset,
             set_alpha_to_one=self.set_alpha_to_one,
             rescale_betas_zero_snr=self.rescale_betas_zero_snr,
@@ -170,7 +173,6 @@ class Manifest(_Strict):
     name: str
     family: str
     compiled_by: str
-    compiled_on: str
     source: SourceEntry
     engines: tuple[EngineEntry, ...]
     schedule: ScheduleEntry

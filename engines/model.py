@@ -163,7 +163,7 @@ class Model:
             found,
             self._schedule,
             steps,
-            spacing=Spacing(spacing) if spacing else None,
+            spacing=Spacing(spacing) if spacing else self.manifest.schedule.timestep_spacing or found.default_spacing,
             sigmas=SigmaSpacing(sigmas) if sigmas else named_sigmas,
             eta=eta,
             custom_sigmas=custom_sigmas,

@@ -55,11 +55,11 @@ def parameters_text(
         "Steps": str(request.steps),
         "Sampler": sampler_label,
         "Schedule type": "Karras" if karras else "",
-        "CFG scale": np.format_float_positional(np.float32(request.guidance), trim="-"),
+        "CFG scale": _number(request.guidance),
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",
         "Model": model,
-        "Eta DDIM": np.format_float_positional(np.float32(request.eta), trim="-") if request.eta else "",
+        "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
         "Engine": digest[:12],
         "Precision": precision,
@@ -148,6 +148,10 @@ def _exif(parameters: str) -> bytes:
     exif.endian = ">"  # as piexif writes it; some readers take the text's byte order from here
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
     return exif.tobytes()
+
+
+def _number(value: float) -> str:
+    return np.format_float_positional(value, trim="-")
 
 
 def _quote(value: str) -> str:

@@ -1,6 +1,12 @@
-"""How a call's rows are split over the row counts that an engine is prepared for. Pure arithmetic."""
+"""How a call's rows are split over the row counts that an engine is prepared for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[Any]
 
 
 def split_rows(num_rows: int, row_counts: Sequence[int]) -> list[int]:
@@ -32,3 +38,29 @@ def knee(step_ms: dict[int, float], *, within: float = 0.05) -> int:
     """Return the fewest rows whose time per row is within ``within`` of the best."""
     best = min(ms / rows for rows, ms in step_ms.items())
     return min(rows for rows, ms in step_ms.items() if ms / rows <= best * (1 + within))
+
+
+def call_in_parts(
+    arrays: Sequence[Rows], row_counts: Sequence[int], call: Callable[[list[Rows]], Sequence[Rows]]
+) -> list[Rows]:
+    """Run ``call`` on parts of ``arrays`` that have prepared row counts and return its outputs, joined again.
+
+    All arrays have the same number of rows, at least one, on their first axis. Where rows are too few for the smallest
+    prepared count, the last one is repeated and what comes of it is dropped.
+    """
+    num_rows = arrays[0].shape[0]
+    parts: list[Sequence[Rows]] = []
+    first = 0
+    for count in split_rows(num_rows, row_counts):
+        parts.append(call([_rows(array, first, count) for array in arrays]))
+        first += count
+    return [
+        part[0][:num_rows] if len(part) == 1 else np.concatenate(part)[:num_rows] for part in zip(*parts, strict=True)
+    ]
+
+
+def _rows(array: Rows, first: int, count: int) -> Rows:
+    """Return ``count`` rows from ``first``; the last row is repeated where there are fewer."""
+    part = array[first : first + count]
+    missing = count - part.shape[0]
+    return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])

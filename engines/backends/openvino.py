@@ -17,7 +17,7 @@ import openvino as ov
 from mezzotint.engines.backend import Array, EngineOptions
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
-from mezzotint.engines.rows import split_rows
+from mezzotint.engines.rows import call_in_parts
 
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them.
 _HINT = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16", Precision.INT8: "f32"}
@@ -49,18 +49,8 @@ class OpenVINOEngine:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
-        num_rows = arrays[0].shape[0]
-        pieces: list[list[Array]] = []
-        first = 0
-        for count in split_rows(num_rows, self._row_counts):
-            part = [_rows(array, first, count) for array in arrays]
-            pieces.append(self._call(part))
-            first += count
-        outputs = zip(*pieces, strict=True)
-        return {
-            tensor.name: piece[0][:num_rows] if len(piece) == 1 else np.concatenate(piece)[:num_rows]
-            for tensor, piece in zip(self.spec.outputs, outputs, strict=True)
-        }
+        outputs = call_in_parts(arrays, self._row_counts, self._call)
+        return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
     def close(self) -> None:
         """Free all compiled models."""
@@ -105,23 +95,24 @@ class OpenVINOBackend:
         """Return OpenVINO's device names."""
         return tuple(self._core.available_devices)
 
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        """Return the precisions that a device has kernels for, fp32 first; int8 is weights alone."""
+        capabilities = self._core.get_property(self._found(device or "CPU"), "OPTIMIZATION_CAPABILITIES")
+        return tuple(precision for precision in Precision if precision.name in capabilities)
+
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> OpenVINOEngine:
         """Load one engine; its shapes are compiled when first called."""
-        device = (options.device or spec.device).upper()
-        if device.split(".")[0] not in {found.split(".")[0] for found in self.devices()}:
-            found = ", ".join(self.devices())
-            raise DeviceNotFound(f"device {device}: OpenVINO finds no such device for {spec.component}; found {found}")
+        device = self._found(options.device or spec.device)
         path = folder / next(iter(spec.files))
         if not path.is_file():
             raise BundleError(f"{path}: engine file is missing; compile the bundle again")
         return OpenVINOEngine(self._core, path, spec, device, options)
 
-
-def _rows(array: Array, first: int, count: int) -> Array:
-    """Return ``count`` rows from ``first``; the last row is repeated where there are fewer."""
-    part = array[first : first + count]
-    missing = count - part.shape[0]
-    return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+    def _found(self, name: str) -> str:
+        device = name.upper()
+        if device.split(".")[0] not in {found.split(".")[0] for found in self.devices()}:
+            raise DeviceNotFound(f"device {name}: OpenVINO finds no such device; found {', '.join(self.devices())}")
+        return device
 
 
 BACKEND = OpenVINOBackend()

@@ -122,6 +122,7 @@ class Sampler:
         aliases: other names that users type, in lower case with spaces.
         sigma_spacings: the noise levels that it can follow.
         takes_eta: whether ``eta`` means anything to it.
+        default_spacing: the spacing where neither request nor checkpoint names one: its class's default in diffusers.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Sampler:
     aliases: tuple[str, ...] = ()
     sigma_spacings: tuple[SigmaSpacing, ...] = tuple(SigmaSpacing)
     takes_eta: bool = False
+    default_spacing: Spacing = Spacing.LINSPACE
 
 
 def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from mezzotint.engines.sampling.base import Evaluation, Level, Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.schedule import SigmaSpacing
+from mezzotint.engines.schedule import SigmaSpacing, Spacing
 
 
 def ddim_step(now: Level, last: Level, eta: float) -> Step:
@@ -46,4 +46,5 @@ DDIM = Sampler(
     trajectory=ddim,
     sigma_spacings=(SigmaSpacing.AS_TRAINED,),
     takes_eta=True,
+    default_spacing=Spacing.LEADING,
 )

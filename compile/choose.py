@@ -1,0 +1,50 @@
+"""Which precision a component gets: the one that was asked for, or, with ``auto``, the one that measured fastest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mezzotint.compile.job import AUTO, CompileJob
+from mezzotint.compile.measure import distinct_rows, host, times_in_pairs
+from mezzotint.engines.backend import Engine
+from mezzotint.engines.backends import get_backend
+from mezzotint.engines.errors import CompileError
+from mezzotint.engines.manifest import Component, Precision
+
+ROWS = (2,)  # a guided picture; what most calls hold on a CPU
+MIN_GAIN = 0.10
+
+
+def check_precisions(job: CompileJob) -> None:
+    """Refuse what no component or precision is called. Raises CompileError."""
+    allowed = [AUTO, *Precision]
+    for component, value in job.precision.items():
+        if component and component not in set(Component):
+            raise CompileError(f"precision: {component!r} is no component; use {', '.join(Component)}")
+        if value not in allowed:
+            raise CompileError(f"precision={value!r}: must be one of {', '.join(allowed)}")
+
+
+def precisions(job: CompileJob, component: Component) -> list[Precision]:
+    """Return the precisions to build: the one asked for, or all that the device computes in, fp32 first."""
+    asked = job.precision.get(component, job.precision.get("", AUTO))
+    if asked != AUTO:
+        return [Precision(asked)]
+    if component is Component.VAE_ENCODER:
+        return [Precision.FP32]  # nothing calls it often enough to be worth a timing
+    return list(get_backend(job.backend).precisions(job.device))
+
+
+def fastest(engines: Mapping[Precision, Engine]) -> dict[str, Any]:
+    """Time verified engines in interleaved pairs and leave fp32 only for a gain of more than MIN_GAIN."""
+    spec = engines[Precision.FP32].spec
+    inputs = distinct_rows(spec, ROWS[0])
+    timed = times_in_pairs({str(name): engine for name, engine in engines.items()}, inputs, str(Precision.FP32))
+    best = min(timed, key=lambda name: timed[name][1])
+    chosen = best if timed[best][1] < 1 / (1 + MIN_GAIN) else str(Precision.FP32)
+    return {
+        "chosen": chosen,
+        "host": host(),
+        "rows": ROWS[0],
+        "ms": {name: round(ms, 3) for name, (ms, _) in timed.items()},
+        "ratio_to_fp32": {name: round(ratio, 3) for name, (_, ratio) in timed.items()},
+    }

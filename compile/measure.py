@@ -1,0 +1,105 @@
+"""What only the machine can tell of an engine: which row counts agree bit for bit, how long calls take, what is fastest.
+
+Timings are medians of interleaved calls with warm-up; they are ratios of one run, since a machine drifts.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.compile.verify import load_one
+from mezzotint.engines.backend import Engine
+from mezzotint.engines.manifest import EngineEntry
+from mezzotint.engines.rows import doublings
+
+_MIN_CALLS = 3
+_MAX_CALLS = 15
+_TIME_BUDGET_S = 2.0
+
+Inputs = dict[str, npt.NDArray[Any]]
+
+
+def host() -> str:
+    """Return the machine that is measured: the CPU's name and the cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def distinct_rows(entry: EngineEntry, num_rows: int) -> Inputs:
+    """Return inputs whose rows all differ, at the sizes that the engine was tuned for."""
+    rng = np.random.default_rng(0)
+    inputs: Inputs = {}
+    for tensor in entry.inputs:
+        shape = [num_rows, *(entry.axes[a].opt if isinstance(a, str) else a for a in tensor.axes[1:])]
+        inputs[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
+        if tensor.role == "timestep":
+            inputs[tensor.name] = rng.uniform(0, 999, shape).astype(np.float32)
+    return inputs
+
+
+def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[list[int]], dict[int, float]]:
+    """Return (row counts grouped by bit-equal rows, milliseconds of a call by row count), one engine at a time.
+
+    A count joins a class if each of its rows, in every position that the doublings give, equals the class's.
+    """
+    most = entry.axes["rows"].max
+    inputs = distinct_rows(entry, most)
+    classes: list[tuple[npt.NDArray[Any], list[int]]] = []
+    step_ms: dict[int, float] = {}
+    for count in doublings(most):
+        engine = load_one(folder, entry, device, (count,))
+        output = entry.outputs[0].name
+        rows = engine.run(inputs)[output]
+        turned = engine.run({name: np.roll(array, 1, axis=0) for name, array in inputs.items()})[output]
+        steady = np.array_equal(np.roll(rows, 1, axis=0), turned)
+        same = next((members for known, members in classes if steady and np.array_equal(known, rows)), None)
+        if same is not None:
+            same.append(count)
+        elif steady or count == 1:
+            classes.append((rows, [count]))
+        first = {name: array[:count] for name, array in inputs.items()}
+        step_ms[count] = statistics.median(_times({"": engine}, first)[""])
+        engine.close()
+    return [members for _, members in classes], {count: round(ms, 3) for count, ms in step_ms.items()}
+
+
+def times_in_pairs(engines: Mapping[str, Engine], inputs: Inputs, baseline: str) -> dict[str, tuple[float, float]]:
+    """Time engines in turns; returns each one's (median milliseconds, median of its ratio to ``baseline``)."""
+    times = _times(engines, inputs)
+    return {
+        name: (
+            statistics.median(own),
+            statistics.median(a / b for a, b in zip(own, times[baseline], strict=True)),
+        )
+        for name, own in times.items()
+    }
+
+
+def _times(engines: Mapping[str, Engine], inputs: Inputs) -> dict[str, list[float]]:
+    """Return milliseconds of calls, taken in turns after one warm-up each."""
+    for engine in engines.values():
+        engine.run(inputs)
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    started = time.perf_counter()
+    while not _enough(next(iter(times.values())), time.perf_counter() - started):
+        for name, engine in engines.items():
+            begun = time.perf_counter()
+            engine.run(inputs)
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def _enough(done: Sequence[float], seconds: float) -> bool:
+    return len(done) >= _MAX_CALLS or (len(done) >= _MIN_CALLS and seconds > _TIME_BUDGET_S)

@@ -1,0 +1,119 @@
+"""What torch makes of a few prompts: the truth that engines are verified against, recorded once per checkpoint.
+
+The pipeline is diffusers' own, untouched: nothing of ours is in the reference but the request.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mezzotint.compile.checkpoint import Checkpoint
+from mezzotint.compile.export import part
+from mezzotint.engines.manifest import Component
+
+NUM_STEPS = 10
+GUIDANCE = 5.0
+FIRST_SEED = 1000
+FILE = "reference.npz"
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def record(
+    checkpoint: Checkpoint, prompts: tuple[str, ...], height: int, width: int, progress: Callable[[float], None]
+) -> Arrays:
+    """Paint the prompts with diffusers' DDIM and keep the inputs and outputs of every component on the way.
+
+    Returns arrays named ``component/tensor``: the UNet's [NUM_STEPS, rows, …], the others' [rows, …]; and ``images``,
+    uint8 [prompts, H, W, 3], and ``latents``, float32 [prompts, C, h, w], the final samples.
+    """
+    pipeline = checkpoint.pipeline()
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    pipeline.set_progress_bar_config(disable=True)
+    calls: list[Arrays] = []
+
+    def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        sample, timestep = args
+        calls.append(
+            {
+                "sample": _numpy(sample),
+                "timestep": np.full(sample.shape[0], float(timestep), np.float32),
+                "text": _numpy(kwargs["encoder_hidden_states"]),
+                "output": _numpy(output[0]),
+            }
+        )
+        progress(len(calls) / NUM_STEPS)
+
+    hook = checkpoint.unet.register_forward_hook(keep, with_kwargs=True)
+    try:
+        final = pipeline(
+            list(prompts),
+            height=height,
+            width=width,
+            num_inference_steps=NUM_STEPS,
+            guidance_scale=GUIDANCE,
+            generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + i) for i in range(len(prompts))],
+            output_type="latent",
+        ).images
+    finally:
+        hook.remove()
+    arrays = {f"unet/{name}": np.stack([call[name] for call in calls]) for name in calls[0]}
+    arrays["latents"] = _numpy(final)
+    arrays |= _components(checkpoint, prompts, final)
+    pixels = arrays["vae_decoder/pixels"].transpose(0, 2, 3, 1)
+    arrays["images"] = (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8)
+    return arrays
+
+
+def write(arrays: Arrays, folder: Path) -> None:
+    """Keep the recorded arrays."""
+    np.savez(folder / FILE, allow_pickle=False, **arrays)
+
+
+def read(folder: Path) -> Arrays:
+    """Read what ``write`` kept."""
+    with np.load(folder / FILE, allow_pickle=False) as file:
+        return dict(file)
+
+
+def preview_fit(arrays: Arrays) -> tuple[tuple[float, float, float], ...]:
+    """Fit RGB in 0…1 = (latents, 1) · fit to the decoder by least squares: float [channels + 1, 3]."""
+    latents, pixels = arrays["latents"], arrays["vae_decoder/pixels"]
+    num, channels, height, width = latents.shape
+    factor = pixels.shape[-1] // width
+    small = pixels.reshape(num, 3, height, factor, width, factor).mean(axis=(3, 5)) / 2 + 0.5
+    known = latents.transpose(0, 2, 3, 1).reshape(-1, channels)
+    known = np.concatenate([known, np.ones((len(known), 1), known.dtype)], axis=1)
+    fit = np.linalg.lstsq(known, small.transpose(0, 2, 3, 1).reshape(-1, 3), rcond=None)[0]
+    return tuple((float(r), float(g), float(b)) for r, g, b in np.round(fit.astype(np.float64), 6))
+
+
+def _components(checkpoint: Checkpoint, prompts: tuple[str, ...], final: torch.Tensor) -> Arrays:
+    """Run text encoder, VAE decoder and VAE encoder on the prompts and the final latents."""
+    vae = checkpoint.vae.config
+    ids = checkpoint.tokenizer(
+        ["", *prompts], padding="max_length", max_length=checkpoint.max_tokens, truncation=True, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        embeddings = checkpoint.text_encoder.get_input_embeddings()(ids)
+        latents = final / vae.scaling_factor + (vae.shift_factor or 0.0)
+        states = part(checkpoint, Component.TEXT_ENCODER).module(embeddings)
+        pixels = part(checkpoint, Component.VAE_DECODER).module(latents)
+        moments = part(checkpoint, Component.VAE_ENCODER).module(pixels.clamp(-1, 1))
+    return {
+        "text_encoder/embeddings": _numpy(embeddings),
+        "text_encoder/states": _numpy(states),
+        "vae_decoder/latents": _numpy(latents),
+        "vae_decoder/pixels": _numpy(pixels),
+        "vae_encoder/pixels": _numpy(pixels.clamp(-1, 1)),
+        "vae_encoder/moments": _numpy(moments),
+    }
+
+
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    return np.array(tensor.detach())

@@ -1,0 +1,119 @@
+"""The compile report: ``compile_report.json`` for programs, ``compile_report.md`` and a picture grid for people."""
+
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Picture
+
+from mezzotint.compile.measure import host
+from mezzotint.compile.stages import StageResult
+from mezzotint.compile.verify import psnr_db
+from mezzotint.engines.manifest import Component, EngineEntry, Manifest, Measured
+
+JSON_FILE = "compile_report.json"
+MARKDOWN_FILE = "compile_report.md"
+GRID_FILE = "compile_report.png"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def grid(reference: Sequence[Pixels], painted: Sequence[Pixels]) -> Picture.Image:
+    """Return torch's pictures above the engines', and below them the difference, ten times as strong."""
+    rows = [
+        np.concatenate(list(images), axis=1)
+        for images in (
+            reference,
+            painted,
+            [difference(a, b) for a, b in zip(reference, painted, strict=True)],
+        )
+    ]
+    return Picture.fromarray(np.concatenate(rows, axis=0))
+
+
+def difference(reference: Pixels, painted: Pixels) -> Pixels:
+    """Return |reference − painted| · 10."""
+    gap = np.abs(reference.astype(np.int16) - painted.astype(np.int16)) * 10
+    amplified: Pixels = np.minimum(gap, 255).astype(np.uint8)
+    return amplified
+
+
+def as_json(
+    manifest: Manifest,
+    stages: Mapping[str, StageResult],
+    figures: Mapping[Component, Sequence[float]],
+    speed: Mapping[str, Any],
+    prompts: Sequence[str],
+    reference: Sequence[Pixels],
+    painted: Sequence[Pixels],
+) -> dict[str, Any]:
+    """Return everything that was measured, as JSON."""
+    images = {
+        prompt: round(psnr_db(truth, image), 2)
+        for prompt, truth, image in zip(prompts, reference, painted, strict=True)
+    }
+    return {
+        "host": host(),
+        "source": manifest.source.model_dump(),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "stages": {
+            name: {
+                "status": result.status,
+                "seconds": round(result.seconds, 3),
+                "bytes": result.num_bytes,
+                "detail": result.detail,
+            }
+            for name, result in stages.items()
+        },
+        "verify": [
+            measured.model_dump() | {"all_db": [round(f, 2) for f in figures[measured.component]]}
+            for measured in manifest.verified
+        ],
+        "choice": {component: timing for component, timing in speed.items() if timing},
+        "image_psnr_db": images,
+    }
+
+
+def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Mapping[Component, int]) -> str:
+    """Return the report as a page."""
+    lines = [
+        f"# {manifest.name}: compile report",
+        "",
+        f"{manifest.compiled_by} on {report['host']}; peak memory {report['peak_memory_mib']} MiB.",
+        "",
+        "| component | backend | precision | size | SNR against torch | tolerance | ms a call by rows |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    by_component = {measured.component: measured for measured in manifest.verified}
+    lines += [_engine_row(entry, by_component[entry.component], sizes[entry.component]) for entry in manifest.engines]
+    lines += ["", f"![torch, engines, difference × 10]({GRID_FILE})", "", "| prompt | PSNR to torch |", "| --- | --- |"]
+    lines += [f"| {prompt} | {db:.1f} dB |" for prompt, db in report["image_psnr_db"].items()]
+    for component, timing in report["choice"].items():
+        lines += ["", f"## Why {component} is {timing['chosen']}", ""]
+        lines += [f"Timed in turns on {timing['host']}, {timing['rows']} rows a call:", ""]
+        lines += ["| precision | ms | ratio to fp32 |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {ms} | {timing['ratio_to_fp32'][name]} |" for name, ms in timing["ms"].items()]
+    lines += ["", "## Stages", "", "| stage | | seconds | bytes |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | {s['status']} | {s['seconds']:.1f} | {s['bytes']} |" for name, s in report["stages"].items()]
+    lines += ["", *(f"- {note}" for note in manifest.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(folder: Path, report: dict[str, Any], markdown: str, picture: Picture.Image) -> None:
+    """Write the three files."""
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
+    picture.save(folder / GRID_FILE)
+
+
+def _engine_row(entry: EngineEntry, measured: Measured, num_bytes: int) -> str:
+    times = ", ".join(f"{rows}: {ms:.1f}" for rows, ms in entry.step_ms.items())
+    return (
+        f"| {entry.component} | {entry.backend} {entry.backend_version} | {entry.precision} | {num_bytes / 1e6:.1f} MB "
+        f"| {measured.snr_db:.1f} dB | {measured.floor_db:.0f} dB | {times} |"
+    )
