@@ -1,4 +1,4 @@
-"""What only the machine can tell of an engine: which row counts agree bit for bit, how long calls take, what is fastest.
+"""What only the machine tells of an engine: which row counts agree bit for bit, how long calls take, what is fastest.
 
 Timings are medians of interleaved calls with warm-up; they are ratios of one run, since a machine drifts.
 """

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import build, choose, export, measure, precision, reference, report, verify
+from mezzotint.compile import build, choose, export, float16_graph, measure, precision, reference, report, verify
 from mezzotint.compile.bundle import Contents, assemble, check_output, paint, publish, unfinished_folder
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
@@ -21,7 +21,7 @@ from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges
 from mezzotint.compile.stages import StageResult, Stages
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.bundle import file_digest
-from mezzotint.engines.errors import CompileError
+from mezzotint.engines.errors import CompileError, EngineFailed
 from mezzotint.engines.manifest import AxisRange, Component, EngineEntry, Measured, Precision, TensorSpec
 
 _EXPORTERS = ("torch", "onnx", "onnxscript", "transformers", "diffusers")
@@ -80,8 +80,10 @@ class _Compilation:
         chosen: dict[Component, Candidate] = {}
         speed: dict[str, Any] = {}
         for component in Component:
-            candidates = self._candidates(component, exports[component], recorded, tensors[component], axes[component])
-            picked, timings = self._choose(component, candidates)
+            candidates, left_out = self._candidates(
+                component, exports[component], recorded, tensors[component], axes[component]
+            )
+            picked, timings = self._choose(component, candidates, left_out)
             chosen[component] = self._measured(picked)
             speed[component] = timings
         return self._bundle(contents, chosen, recorded, speed)
@@ -127,9 +129,11 @@ class _Compilation:
         recorded: reference.Arrays,
         tensors: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         axes: dict[str, AxisRange],
-    ) -> list[Candidate]:
+    ) -> tuple[list[Candidate], dict[str, str]]:
+        """Build and verify every precision that is wanted; those whose engine does not run come with the reason."""
         wanted = choose.precisions(self.job, component)
-        candidates = []
+        candidates: list[Candidate] = []
+        left_out: dict[str, str] = {}
         for value in wanted:
             built = self._build(component, exported, value)
             entry = EngineEntry(
@@ -144,18 +148,24 @@ class _Compilation:
                 axes=axes,
                 row_classes=((1,),),
             )
-            figures = self._verify(built, entry, recorded)
+            try:
+                figures = self._verify(built, entry, recorded)
+            except EngineFailed as error:
+                if len(wanted) == 1:
+                    raise CompileError(f"{component} at {value}: {error}; use another precision") from error
+                left_out[value] = str(error)
+                continue
             measured = verify.judge(entry, figures)
             if len(wanted) == 1 and not verify.passes(measured):
                 raise verify.refuse(measured, value)
             candidates.append(Candidate(built.folder, entry, tuple(figures), measured))
-        return candidates
+        return candidates, left_out
 
     def _build(self, component: Component, exported: StageResult, value: Precision) -> StageResult:
         inputs = {"export": exported.folder.name, "precision": value, "backend": self.job.backend}
         derived = self.stages.run(
             f"derive {component} {value}",
-            inputs | {"code": _code_digest(precision)},
+            inputs | {"code": _code_digest(precision, float16_graph)},
             lambda folder: asdict(
                 precision.derive(
                     exported.folder / export.ONNX_FILE, folder / f"{component}.onnx", value, self.job.backend
@@ -192,12 +202,19 @@ class _Compilation:
         result: list[float] = self.stages.run(f"verify {entry.component} {entry.precision}", inputs, work).detail
         return result
 
-    def _choose(self, component: Component, candidates: list[Candidate]) -> tuple[Candidate, dict[str, Any]]:
-        if len(candidates) == 1:
+    def _choose(
+        self, component: Component, candidates: list[Candidate], left_out: dict[str, str]
+    ) -> tuple[Candidate, dict[str, Any]]:
+        if len(candidates) == 1 and not left_out:
             return candidates[0], {}
         sound = {c.entry.precision: c for c in candidates if verify.passes(c.measured)}
         if Precision.FP32 not in sound:
             raise verify.refuse(candidates[0].measured, Precision.FP32)
+        left_out |= {
+            c.entry.precision: f"{c.measured.snr_db:.1f} dB, below the tolerance of {c.measured.floor_db:.0f} dB"
+            for c in candidates
+            if c.entry.precision not in sound
+        }
 
         def work(_folder: Path) -> dict[str, Any]:
             engines = {
@@ -217,7 +234,7 @@ class _Compilation:
             "sound": list(sound),
         }
         timings = self.stages.run(f"choose {component}", inputs, work).detail
-        return sound[Precision(timings["chosen"])], timings
+        return sound[Precision(timings["chosen"])], timings | {"left_out": left_out}
 
     def _measured(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its row classes and step times."""
@@ -274,5 +291,5 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _EXPORTERS}
 
 
-def _code_digest(module: Any) -> str:
-    return file_digest(Path(module.__file__))
+def _code_digest(*modules: Any) -> str:
+    return "".join(file_digest(Path(module.__file__))[:16] for module in modules)

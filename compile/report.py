@@ -97,6 +97,7 @@ def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Mapping[Co
         lines += [f"Timed in turns on {timing['host']}, {timing['rows']} rows a call:", ""]
         lines += ["| precision | ms | ratio to fp32 |", "| --- | --- | --- |"]
         lines += [f"| {name} | {ms} | {timing['ratio_to_fp32'][name]} |" for name, ms in timing["ms"].items()]
+        lines += [f"- {name} was left out: {reason}" for name, reason in timing["left_out"].items()]
     lines += ["", "## Stages", "", "| stage | | seconds | bytes |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {s['status']} | {s['seconds']:.1f} | {s['bytes']} |" for name, s in report["stages"].items()]
     lines += ["", *(f"- {note}" for note in manifest.notes)]

@@ -49,7 +49,7 @@ def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -
             "cross_attention_dim": _WIDTH,
             "layers_per_block": 1,
             "norm_num_groups": 8,
-            "sample_size": 8,
+            "sample_size": 16,
             # The field is named after a dimension and holds numbers of heads.
             "attention_head_dim": num_heads,
         }

@@ -66,10 +66,16 @@ class ONNXRuntimeBackend:
         """Return the execution providers that are installed; that one is listed does not mean its hardware is there."""
         return tuple(ort.get_available_providers())
 
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        """Return the precisions that a device has kernels for; the CPU runs float16 graphs too, but in float32."""
+        provider, _ = self._provider(device or "cpu")
+        half = () if provider == _CPU else (Precision.FP16,)
+        return (Precision.FP32, *half, Precision.INT8)
+
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> ONNXRuntimeEngine:
         """Load one engine. Raises BundleError; DeviceNotFound also where the provider would leave it to the CPU."""
         name = options.device or spec.device
-        provider, settings = self._provider(name, spec)
+        provider, settings = self._provider(name)
         path = folder / next(iter(spec.files))
         if not path.is_file():
             raise BundleError(f"{path}: engine file is missing; compile the bundle again")
@@ -83,7 +89,8 @@ class ONNXRuntimeBackend:
             )
         except Exception as error:  # ONNX Runtime's own errors have no other base
             raise BundleError(
-                f"{path}: onnxruntime cannot load it on {provider} ({_last_line(error)}); compile the bundle again"
+                f"{path}: onnxruntime cannot load it on {provider} ({_last_line(error)}); "
+                "compile the bundle again or choose another device"
             ) from error
         if session.get_providers()[0] != provider:
             raise DeviceNotFound(
@@ -92,15 +99,13 @@ class ONNXRuntimeBackend:
             )
         return ONNXRuntimeEngine(session, spec, options)
 
-    def _provider(self, device: str, spec: EngineEntry) -> tuple[str, dict[str, str]]:
+    def _provider(self, device: str) -> tuple[str, dict[str, str]]:
         """Return the provider that ``device`` names, and its settings. Raises DeviceNotFound."""
         name, _, index = device.lower().partition(":")
         found = {full.lower().removesuffix("executionprovider"): full for full in self.devices()}
         provider = found.get(name.removesuffix("executionprovider"))
         if provider is None or (index and (provider == _CPU or not index.isdecimal())):
-            raise DeviceNotFound(
-                f"device {device}: onnxruntime finds no such device for {spec.component}; found {', '.join(found)}"
-            )
+            raise DeviceNotFound(f"device {device}: onnxruntime finds no such device; found {', '.join(found)}")
         return provider, {"device_id": index} if index else {}
 
 

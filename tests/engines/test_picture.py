@@ -50,8 +50,11 @@ def test_a_name_that_ends_in_karras_says_so_like_the_field() -> None:
     assert "Schedule type" not in text_of(Request(prompt="x", sampler="DPM++ 2M Karras", sigmas="default"))
 
 
-def test_guidance_that_travelled_as_float32_is_written_as_it_was_typed() -> None:
-    assert "CFG scale: 7.1," in text_of(Request(prompt="x", guidance=float(np.float32(7.1))))
+@pytest.mark.parametrize(
+    ("guidance", "written"), [(4.0, "4"), (7.1, "7.1"), (1e-7, "0.0000001"), (0.1 + 0.2, str(0.1 + 0.2))]
+)
+def test_guidance_is_written_as_it_was_typed(guidance: float, written: str) -> None:
+    assert f"CFG scale: {written}," in text_of(Request(prompt="x", guidance=guidance))
 
 
 @pytest.mark.parametrize("format_", FORMATS)

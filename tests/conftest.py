@@ -1,0 +1,56 @@
+"""Fixtures that several packages need: real bundles, compiled once and kept in ``build/`` for the next run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.model import Model
+
+ROOT = Path(__file__).parent.parent
+EMOJI = ROOT / "models" / "emoji"
+BUILD = ROOT / "build" / "tests"
+CACHE = BUILD / "cache"
+
+
+def compile_by_hand(source: Path, output: Path, *options: str) -> Path:
+    """Compile as a user does, in a process of its own; finished stages are reused from earlier runs."""
+    command = [sys.executable, "-m", "mezzotint", "compile", str(source), "--output", str(output)]
+    done = subprocess.run(
+        [*command, "--cache", str(CACHE), *options], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return output
+
+
+@pytest.fixture(scope="session")
+def emoji_bundle() -> Path:
+    """The demo model for OpenVINO at fp32."""
+    return compile_by_hand(EMOJI, BUILD / "emoji", "--precision", "fp32")
+
+
+@pytest.fixture(scope="session")
+def emoji(emoji_bundle: Path) -> Model:
+    """The demo model's bundle, opened."""
+    return open_bundle(emoji_bundle, LoadOptions(devices={}, cache=False))
+
+
+@pytest.fixture(scope="session")
+def sd15_checkpoint() -> Path:
+    """A miniature of Stable Diffusion 1.5 with random weights."""
+    from tests.miniatures import write_sd15_miniature
+
+    folder = BUILD / "sd15-miniature"
+    return folder if (folder / "model_index.json").is_file() else write_sd15_miniature(folder)
+
+
+@pytest.fixture(scope="session")
+def sd21_checkpoint() -> Path:
+    """A miniature of Stable Diffusion 2.1 with random weights."""
+    from tests.miniatures import write_sd21_miniature
+
+    folder = BUILD / "sd21-miniature"
+    return folder if (folder / "model_index.json").is_file() else write_sd21_miniature(folder)

@@ -1,0 +1,103 @@
+"""ONNX Runtime engines: providers by name and never another one, rows split freely, errors of one sentence."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from mezzotint.engines.backend import EngineOptions
+from mezzotint.engines.backends import openvino
+from mezzotint.engines.backends.onnxruntime import BACKEND
+from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
+from mezzotint.engines.manifest import Precision
+from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_onnx(tmp_path_factory.mktemp("onnxruntime") / "unet.onnx")
+
+
+@pytest.mark.parametrize("row_counts", [(1,), (2, 4), (1, 2, 4, 8)])
+def test_split_and_padded_rows_equal_one_call_bit_for_bit(file: Path, row_counts: tuple[int, ...]) -> None:
+    spec = tiny_spec(file, "onnxruntime")
+    whole = BACKEND.load(file.parent, spec, EngineOptions(num_threads=1, row_counts=(8,))).run(tiny_inputs(8))["output"]
+    engine = BACKEND.load(file.parent, spec, EngineOptions(num_threads=1, row_counts=row_counts))
+    for num_rows in (8, 7, 3, 1):
+        output = engine.run({name: rows[:num_rows] for name, rows in tiny_inputs(8).items()})["output"]
+        assert output.dtype == np.float32
+        np.testing.assert_array_equal(output, whole[:num_rows])
+
+
+def test_both_runtimes_compute_the_same_function(file: Path) -> None:
+    options = EngineOptions(num_threads=1, row_counts=(2,))
+    ours = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), options).run(tiny_inputs(2))["output"]
+    other = openvino.BACKEND.load(file.parent, tiny_spec(file, "openvino"), options).run(tiny_inputs(2))["output"]
+    np.testing.assert_allclose(ours, other, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
+def test_a_provider_goes_by_its_short_or_full_name_in_any_case(file: Path, name: str) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device=name, num_threads=1))
+    assert engine.device == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("name", ["warp", "cpu:1", "cpu:x"])
+def test_a_provider_that_is_not_there_is_refused_with_those_that_are(file: Path, name: str) -> None:
+    with pytest.raises(DeviceNotFound, match=rf"device {name}: onnxruntime finds no such device; found .*cpu"):
+        BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device=name))
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_would_fall_back_to_the_cpu_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A GPU build lists its providers whether or not there is a GPU; the session itself is a real one.
+    monkeypatch.setattr(type(BACKEND), "devices", lambda _: ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime may have a GPU to run on")
+    with pytest.raises(DeviceNotFound, match=r"device cuda: onnxruntime's CUDAExecutionProvider does not start"):
+        BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device="cuda"))
+    with pytest.raises(DeviceNotFound, match=r"device cuda:one: onnxruntime finds no such device; found cuda, cpu"):
+        BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device="cuda:one"))
+
+
+def test_a_missing_engine_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"unet\.onnx: engine file is missing; compile the bundle again"):
+        BACKEND.load(tmp_path, tiny_spec(Path("unet.onnx"), "onnxruntime"), EngineOptions())
+
+
+def test_a_file_that_is_no_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "unet.onnx").write_bytes(b"not a model")
+    with pytest.raises(BundleError, match=r"unet\.onnx: onnxruntime cannot load it on CPUExecutionProvider") as caught:
+        BACKEND.load(tmp_path, tiny_spec(Path("unet.onnx"), "onnxruntime"), EngineOptions())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shape_that_the_graph_refuses_fails_in_one_sentence(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=1))
+    inputs = tiny_inputs(1) | {"sample": np.zeros((1, 5, 8, 8), np.float32)}
+    with pytest.raises(EngineFailed, match=r"unet failed on CPUExecutionProvider at \[\(1, 5, 8, 8\), \(1,\)\]: .+"):
+        engine.run(inputs)
+
+
+def test_a_closed_engine_says_so(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=1))
+    engine.close()
+    with pytest.raises(EngineFailed, match="unet was closed"):
+        engine.run(tiny_inputs(1))
+
+
+def test_an_engine_at_rest_uses_no_cpu(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=2))
+    engine.run(tiny_inputs(1))
+    started = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - started < 0.1
+    engine.close()
+
+
+def test_the_cpu_has_kernels_for_fp32_and_int8_weights() -> None:
+    assert BACKEND.precisions("cpu") == (Precision.FP32, Precision.INT8)
+    assert BACKEND.precisions("") == (Precision.FP32, Precision.INT8)
+    assert BACKEND.version()

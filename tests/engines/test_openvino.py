@@ -1,0 +1,96 @@
+"""OpenVINO engines: rows split freely, one compiled model for each shape, errors of one sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mezzotint.engines.backend import EngineOptions
+from mezzotint.engines.backends.openvino import BACKEND
+from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
+from mezzotint.engines.manifest import Precision
+from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
+
+ONE_THREAD = EngineOptions(num_threads=1, row_counts=(8,))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_onnx(tmp_path_factory.mktemp("openvino") / "unet.onnx")
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@pytest.mark.parametrize("row_counts", [(1,), (2, 4), (1, 2, 4, 8)])
+def test_split_and_padded_rows_equal_one_call_bit_for_bit(
+    file: Path, row_counts: tuple[int, ...], precision: Precision
+) -> None:
+    spec = tiny_spec(file, "openvino", precision)
+    whole = BACKEND.load(file.parent, spec, ONE_THREAD).run(tiny_inputs(8))["output"]
+    engine = BACKEND.load(file.parent, spec, EngineOptions(num_threads=1, row_counts=row_counts))
+    for num_rows in (8, 7, 3, 1):
+        output = engine.run({name: rows[:num_rows] for name, rows in tiny_inputs(8).items()})["output"]
+        assert output.dtype == np.float32
+        np.testing.assert_array_equal(output, whole[:num_rows])
+    engine.close()
+
+
+def test_an_engine_runs_every_size_and_keeps_them_apart(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(num_threads=1))
+    inputs = tiny_inputs(1)
+    small = engine.run(inputs)["output"]
+    wide = engine.run({"sample": np.tile(inputs["sample"], (1, 1, 1, 2)), "timestep": inputs["timestep"]})["output"]
+    assert small.shape == (1, 4, 16, 16)
+    assert wide.shape == (1, 4, 16, 32)
+    np.testing.assert_array_equal(engine.run(inputs)["output"], small)
+
+
+def test_an_output_stays_what_it_was_when_the_engine_runs_again(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(num_threads=1, row_counts=(2,)))
+    first = engine.run(tiny_inputs(2, seed=1))["output"]
+    kept = first.copy()
+    engine.run(tiny_inputs(2, seed=2))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_arrays_that_are_not_contiguous_are_read_by_value(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(num_threads=1, row_counts=(2,)))
+    inputs = tiny_inputs(4)
+    views = {name: rows[::2] for name, rows in inputs.items()}
+    copies = {name: rows.copy() for name, rows in views.items()}
+    np.testing.assert_array_equal(engine.run(views)["output"], engine.run(copies)["output"])
+
+
+def test_compiled_blobs_are_kept_where_the_host_says(file: Path, tmp_path: Path) -> None:
+    options = EngineOptions(num_threads=1, cache_dir=tmp_path / "blobs")
+    fresh = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options).run(tiny_inputs(1))["output"]
+    assert list((tmp_path / "blobs").glob("*.blob"))
+    cached = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options).run(tiny_inputs(1))["output"]
+    np.testing.assert_array_equal(fresh, cached)
+
+
+def test_the_host_chooses_the_device_by_any_case(file: Path) -> None:
+    spec = tiny_spec(file, "openvino").model_copy(update={"device": "gpu"})
+    assert BACKEND.load(file.parent, spec, EngineOptions(device="Cpu")).device == "CPU"
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(file: Path) -> None:
+    with pytest.raises(DeviceNotFound, match=r"device warp: OpenVINO finds no such device.*; found .*CPU"):
+        BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(device="warp"))
+
+
+def test_a_missing_engine_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"unet\.onnx: engine file is missing; compile the bundle again"):
+        BACKEND.load(tmp_path, tiny_spec(Path("unet.onnx"), "openvino"), EngineOptions())
+
+
+def test_a_shape_that_the_graph_refuses_fails_in_one_sentence(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(num_threads=1))
+    inputs = tiny_inputs(1) | {"sample": np.zeros((1, 5, 8, 8), np.float32)}
+    with pytest.raises(EngineFailed, match=r"unet failed on CPU at \[\(1, 5, 8, 8\), \(1,\)\]: .+") as caught:
+        engine.run(inputs)
+    assert "\n" not in str(caught.value)
+
+
+def test_fp32_is_first_of_what_a_cpu_computes_in() -> None:
+    assert BACKEND.precisions("cpu")[0] is Precision.FP32
+    assert BACKEND.version()
