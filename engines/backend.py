@@ -41,8 +41,16 @@ class Engine(Protocol):
         """The device that it runs on, by the runtime's own name."""
         ...
 
+    @property
+    def row_counts(self) -> tuple[int, ...]:
+        """The row counts that it prepares; a call of others is split into these."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run once; outputs are valid until this engine's next run. Raises EngineFailed."""
+        """Run once; outputs are valid until this engine's next run. Raises EngineFailed.
+
+        Calls of different row counts may run at once in different threads.
+        """
         ...
 
     def close(self) -> None:

@@ -20,6 +20,8 @@ from mezzotint.engines.rows import knee
 
 SERVED = (Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER)
 _CHUNK_BYTES = 1 << 20
+# A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
+_MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def row_counts(entry: EngineEntry) -> tuple[int, ...]:
     """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee."""
     most = knee(entry.step_ms) if entry.step_ms else entry.axes["rows"].max
     best = max(entry.row_classes, key=len)
+    most = min(most, _MAX_PREPARED.get(entry.component, most))
     return tuple(count for count in best if count <= most) or best[:1]
 
 

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -149,9 +150,25 @@ class Model:
             engine.close()
 
     def warm_up(self) -> None:
-        """Run every engine once at the default size, so that the first request does not wait for it."""
-        request = Request(steps=1, guidance=2.0 if self.max_rows > 1 else 1.0)
-        generate(self, [request])
+        """Run every engine once at the default size and every row count it was prepared for, side by side."""
+        latents = self.manifest.latents
+        lengths = {
+            "height": latents.default_height // latents.factor,
+            "width": latents.default_width // latents.factor,
+            "tokens": self.manifest.text.max_tokens,
+        }
+
+        def run(call: tuple[Engine, int]) -> None:
+            engine, rows = call
+            shapes = {
+                t.name: [(lengths | {"rows": rows})[a] if isinstance(a, str) else a for a in t.axes]
+                for t in engine.spec.inputs
+            }
+            engine.run({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
+
+        calls = [(engine, rows) for engine in self._engines.values() for rows in engine.row_counts]
+        with ThreadPoolExecutor(max_workers=len(calls)) as pool:
+            list(pool.map(run, sorted(calls, key=lambda call: -call[1])))
 
     def _make_plan(
         self, sampler: str, steps: int, sigmas: str, spacing: str, eta: float, custom_sigmas: tuple[float, ...]

@@ -39,18 +39,16 @@ def emoji(emoji_bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def sd15_checkpoint() -> Path:
-    """A miniature of Stable Diffusion 1.5 with random weights."""
+def sd15_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of Stable Diffusion 1.5 with random weights, the same ones each time."""
     from tests.miniatures import write_sd15_miniature
 
-    folder = BUILD / "sd15-miniature"
-    return folder if (folder / "model_index.json").is_file() else write_sd15_miniature(folder)
+    return write_sd15_miniature(tmp_path_factory.mktemp("checkpoints") / "sd15-miniature")
 
 
 @pytest.fixture(scope="session")
-def sd21_checkpoint() -> Path:
-    """A miniature of Stable Diffusion 2.1 with random weights."""
+def sd21_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of Stable Diffusion 2.1 with random weights, the same ones each time."""
     from tests.miniatures import write_sd21_miniature
 
-    folder = BUILD / "sd21-miniature"
-    return folder if (folder / "model_index.json").is_file() else write_sd21_miniature(folder)
+    return write_sd21_miniature(tmp_path_factory.mktemp("checkpoints") / "sd21-miniature")

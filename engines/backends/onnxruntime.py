@@ -27,12 +27,12 @@ class ONNXRuntimeEngine:
         self.spec = spec
         self.device: str = session.get_providers()[0]
         self._session: ort.InferenceSession | None = session
-        self._row_counts = options.row_counts
+        self.row_counts = options.row_counts
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
-        outputs = call_in_parts(arrays, self._row_counts, self._call)
+        outputs = call_in_parts(arrays, self.row_counts, self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
     def close(self) -> None:

@@ -35,10 +35,10 @@ class OpenVINOEngine:
         self.device = device
         self._core = core
         self._path = path
-        self._row_counts = options.row_counts
+        self.row_counts = options.row_counts
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINT[spec.precision],
+            "INFERENCE_PRECISION_HINT": _hint(core, device, spec),
         }
         if device.startswith("CPU"):
             threads = options.num_threads or len(os.sched_getaffinity(0))
@@ -50,7 +50,7 @@ class OpenVINOEngine:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
-        outputs = call_in_parts(arrays, self._row_counts, self._call)
+        outputs = call_in_parts(arrays, self.row_counts, self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
     def close(self) -> None:

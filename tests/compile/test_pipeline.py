@@ -1,0 +1,224 @@
+"""The whole compiler on a miniature: what it writes, reuses, refuses, and leaves behind when it is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mezzotint.compile import pipeline, precision
+from mezzotint.compile.job import CompileJob, StageEvent, Status
+from mezzotint.compile.pipeline import compile_checkpoint
+from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
+from mezzotint.engines.errors import CompileError, InvalidRequest, VerifyError
+from mezzotint.engines.manifest import AxisRange, Component, Precision, read_manifest
+from mezzotint.engines.model import generate
+from mezzotint.engines.request import Request
+from tests.conftest import BUILD, CACHE, ROOT
+
+# torch and diffusers warn of their own insides
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def job(source: Path, output: Path, **changes: Any) -> CompileJob:
+    return CompileJob(source=str(source), output=output, **{"cache": CACHE, "precision": {"": "fp32"}} | changes)
+
+
+def events_of(job: CompileJob) -> list[StageEvent]:
+    events: list[StageEvent] = []
+    compile_checkpoint(job, events.append)
+    return events
+
+
+def test_a_second_compile_reuses_every_stage(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    events_of(job(sd15_checkpoint, tmp_path / "first"))
+    again = events_of(job(sd15_checkpoint, tmp_path / "second"))
+    ends = {e.stage: e.status for e in again if e.status not in (Status.STARTED, Status.PROGRESS)}
+    assert {stage for stage, status in ends.items() if status is not Status.REUSED} == {"load", "bundle"}
+    assert ends["export unet"] is Status.REUSED
+    first, second = read_manifest(tmp_path / "first"), read_manifest(tmp_path / "second")
+    assert first == second
+
+
+def test_a_bundle_says_what_it_is(sd21_checkpoint: Path, tmp_path: Path) -> None:
+    compile_checkpoint(job(sd21_checkpoint, tmp_path / "b", name="mini", max_rows=4), lambda _: None)
+    manifest = read_manifest(tmp_path / "b")
+    check_files(tmp_path / "b", manifest)
+    unet = manifest.engine(Component.UNET)
+    assert manifest.name == "mini"
+    assert manifest.schedule.prediction_type == "v_prediction"
+    assert manifest.latents.size_multiple == 64
+    assert manifest.text.max_tokens == 77
+    assert unet.axes["rows"] == AxisRange(min=1, opt=2, max=4)
+    assert unet.row_classes == ((1, 2, 4),)
+    assert set(unet.step_ms) == {1, 2, 4}
+    assert all(measured.snr_db >= measured.floor_db for measured in manifest.verified)
+    report = json.loads((tmp_path / "b" / "compile_report.json").read_text())
+    assert len(next(v for v in report["verify"] if v["component"] == "unet")["all_db"]) == 10
+    assert report["peak_memory_mib"] > 100
+    assert (tmp_path / "b" / "compile_report.png").stat().st_size > 1000
+    assert "## Stages" in (tmp_path / "b" / "compile_report.md").read_text()
+
+
+def test_auto_leaves_fp32_only_for_a_verified_gain_and_says_so(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "auto"}), lambda _: None)
+    report = json.loads((tmp_path / "b" / "compile_report.json").read_text())
+    chosen = {engine.component: engine.precision for engine in read_manifest(tmp_path / "b").engines}
+    assert set(report["choice"]) == {"text_encoder", "unet", "vae_decoder"}
+    for component, choice in report["choice"].items():
+        ratios = choice["ratio_to_fp32"]
+        assert choice["chosen"] == chosen[Component(component)]
+        assert choice["host"]
+        assert choice["chosen"] == "fp32" or ratios[choice["chosen"]] == min(ratios.values()) < 1 / 1.1
+    assert "Why unet is" in (tmp_path / "b" / "compile_report.md").read_text()
+
+
+def test_a_bundle_is_built_for_a_range_of_sizes(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    sizes = AxisRange(min=64, opt=128, max=192)
+    compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", height=sizes, width=sizes), lambda _: None)
+    model = open_bundle(tmp_path / "b", LoadOptions(devices={}, cache=False))
+    made = generate(model, [Request(steps=2, height=192, width=64), Request(steps=2)])
+    assert [image.pixels.shape for (image,) in made if image.pixels is not None] == [(192, 64, 3), (128, 128, 3)]
+
+
+def test_a_size_that_the_model_cannot_take_is_refused(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="height=100: must be a multiple of 64"):
+        compile_checkpoint(
+            job(sd15_checkpoint, tmp_path / "b", height=AxisRange(min=100, opt=100, max=100)), lambda _: None
+        )
+
+
+def test_an_engine_with_weights_five_percent_off_is_refused(
+    sd15_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doctored(source: Path, target: Path, value: Precision, backend: str) -> precision.PrecisionStats:
+        stats = precision.derive(source, target, value, backend)
+        if target.stem == "unet":
+            model = onnx.load(target)
+            for tensor in model.graph.initializer:
+                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
+                    array = numpy_helper.to_array(tensor)
+                    if array.size > 1:
+                        tensor.CopyFrom(numpy_helper.from_array((array * 1.05).astype(np.float32), tensor.name))
+            onnx.save(model, target)
+        return stats
+
+    class Doctor:
+        derive = staticmethod(doctored)
+        __file__ = __file__  # another stage than the real one, as far as the cache knows
+
+    monkeypatch.setattr(pipeline, "precision", Doctor)
+    with pytest.raises(VerifyError, match=r"unet: output 'output' has \d+\.\d dB .* tolerance of 70\.0 dB"):
+        compile_checkpoint(job(sd15_checkpoint, tmp_path / "b"), lambda _: None)
+    assert not (tmp_path / "b").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_not_overwritten(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(CompileError, match="holds something that is no bundle"):
+        compile_checkpoint(job(sd15_checkpoint, tmp_path), lambda _: None)
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+def test_an_unknown_precision_is_one_sentence(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="precision='fp8': must be one of auto, fp32"):
+        compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "fp8"}), lambda _: None)
+
+
+def test_a_damaged_stage_is_built_again(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(CACHE, cache)
+    events_of(job(sd15_checkpoint, tmp_path / "a", cache=cache))
+    for index in cache.glob("build-text_encoder-fp32-*/text_encoder.bin"):
+        content = bytearray(index.read_bytes())
+        content[100] ^= 1
+        index.unlink()  # it may be a hard link into a bundle
+        index.write_bytes(content)
+    ends = {e.stage: e.status for e in events_of(job(sd15_checkpoint, tmp_path / "b", cache=cache))}
+    assert ends["build text_encoder fp32"] is Status.BUILT
+    assert ends["build unet fp32"] is Status.REUSED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
+@pytest.mark.parametrize("full", ["cache", "output"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(sd15_checkpoint: Path, tmp_path: Path, full: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    try:
+        output = disk / "bundle" if full == "output" else tmp_path / "bundle"
+        cache = disk / "cache" if full == "cache" else CACHE
+        with pytest.raises(CompileError, match="No space left on device"):
+            compile_checkpoint(job(sd15_checkpoint, output, cache=cache), lambda _: None)
+        assert not output.exists()
+        assert not [path for path in disk.rglob("*") if path.name.startswith(".")]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mezzotint.compile.job import CompileJob
+from mezzotint.compile.pipeline import compile_checkpoint
+source, output, cache, stage = sys.argv[1:]
+def report(event):
+    if event.stage == stage and event.status == "started":
+        import threading
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
+compile_checkpoint(CompileJob(source=source, output=Path(output), cache=Path(cache), precision={"": "fp32"}), report)
+"""
+STAGES = [
+    "load", "reference", "export text_encoder", "export unet", "export vae_decoder", "export vae_encoder",
+    "derive unet fp32", "build unet fp32", "verify unet fp32", "measure unet", "verify vae_decoder fp32", "bundle",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_in_each_stage_leaves_no_bundle_and_the_next_run_finishes(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "bundle", tmp_path / "cache"
+    for stage in STAGES:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(sd15_checkpoint), str(output), str(cache), stage],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        if done.returncode == 0:  # the stage was over before the blow fell; whole, then
+            open_bundle(output, LoadOptions(devices={}, cache=False))
+            shutil.rmtree(output)
+            continue
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not output.exists()
+    events_of(job(sd15_checkpoint, output, cache=cache))
+    open_bundle(output, LoadOptions(devices={}, cache=False))
+    assert not list(tmp_path.glob(".*"))
+    assert not list(cache.glob(".*"))
+
+
+def test_fp16_and_int8_bundles_of_both_backends_paint(sd15_checkpoint: Path) -> None:
+    pictures = {}
+    for backend in ("openvino", "onnxruntime"):
+        for value in ("fp32", "fp16", "int8"):
+            output = BUILD / f"sd15-{backend}-{value}"
+            compile_checkpoint(
+                job(sd15_checkpoint, output, backend=backend, precision={"": value}, max_rows=2), lambda _: None
+            )
+            model = open_bundle(output, LoadOptions(devices={}, cache=False))
+            image = generate(model, [Request(prompt="a cat", steps=4, seed=1, return_latents=True)])[0][0]
+            pictures[backend, value] = image.latents
+            model.close()
+    truth = pictures["openvino", "fp32"]
+    assert truth is not None
+    for key, latents in pictures.items():
+        assert latents is not None
+        limit = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}[key[1]]
+        assert np.linalg.norm(latents - truth) / np.linalg.norm(truth) <= limit, key
