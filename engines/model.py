@@ -40,8 +40,8 @@ class Model:
         self.manifest = manifest
         self.digest = digest
         self.max_rows = max_rows
-        self._prompts = prompts
-        self._engines = engines
+        self.prompts = prompts
+        self.engines = engines
         self._schedule = manifest.schedule.noise_schedule()
         self._plan = lru_cache(maxsize=256)(self._make_plan)
 
@@ -67,7 +67,7 @@ class Model:
                 f"guidance={request.guidance:g}: takes {len(weights)} rows, but bundle {self.name} was built for "
                 f"{self.max_rows}; use guidance 1 or compile again with `--max-rows {len(weights)}`"
             )
-        tokens = np.stack([self._prompts.tokens(prompt).ids for prompt in prompts])
+        tokens = np.stack([self.prompts.tokens(prompt).ids for prompt in prompts])
         latents = self.manifest.latents
         height, width = size_of(request, self.manifest)
         shape = (latents.channels, height // latents.factor, width // latents.factor)
@@ -89,7 +89,7 @@ class Model:
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return a sentence for each thing that the request asked for and will not get."""
         dropped = {
-            field: self._prompts.tokens(getattr(request, field)).num_dropped for field in ("prompt", "negative_prompt")
+            field: self.prompts.tokens(getattr(request, field)).num_dropped for field in ("prompt", "negative_prompt")
         }
         limit = self.manifest.text.max_tokens - 2
         return tuple(
@@ -102,8 +102,8 @@ class Model:
         """Encode the prompts of a batch, each different one once, and begin its images."""
         started = time.perf_counter()
         rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
-        embeddings = self._prompts.embed(np.stack(list(rows.values())))
-        states = self._engines[Component.TEXT_ENCODER].run({"embeddings": embeddings})["states"]
+        embeddings = self.prompts.embed(np.stack(list(rows.values())))
+        states = self.engines[Component.TEXT_ENCODER].run({"embeddings": embeddings})["states"]
         by_ids = dict(zip(rows, states[:, 0, ...], strict=True))
         xp = device.xp(states)
         for image in batch.images:
@@ -121,7 +121,7 @@ class Model:
     def denoise(self, batch: Batch) -> Array:
         """Run the UNet once for a batch; returns float32 [num_rows, C, height, width]."""
         started = time.perf_counter()
-        output = self._engines[Component.UNET].run(batch.inputs())["output"]
+        output = self.engines[Component.UNET].run(batch.inputs())["output"]
         _note(batch, Stage.DENOISE, started)
         return output
 
@@ -130,7 +130,7 @@ class Model:
         started = time.perf_counter()
         entry = self.manifest.latents
         samples = batch.state[:, 0, ...]
-        decoded = self._engines[Component.VAE_DECODER].run({"latents": samples / entry.scaling + entry.shift})["pixels"]
+        decoded = self.engines[Component.VAE_DECODER].run({"latents": samples / entry.scaling + entry.shift})["pixels"]
         for i, image in enumerate(batch.images):
             image.pixels = to_uint8(device.to_host(decoded[i, ...]))
             image.latents = device.to_host(samples[i, ...]) if image.request.return_latents else None
@@ -146,7 +146,7 @@ class Model:
 
     def close(self) -> None:
         """Free the engines."""
-        for engine in self._engines.values():
+        for engine in self.engines.values():
             engine.close()
 
     def warm_up(self) -> None:
@@ -166,7 +166,7 @@ class Model:
             }
             engine.run({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
-        calls = [(engine, rows) for engine in self._engines.values() for rows in engine.row_counts]
+        calls = [(engine, rows) for engine in self.engines.values() for rows in engine.row_counts]
         with ThreadPoolExecutor(max_workers=len(calls)) as pool:
             list(pool.map(run, sorted(calls, key=lambda call: -call[1])))
 

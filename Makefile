@@ -1,0 +1,55 @@
+# Every target installs what it needs into ./.venv; a Python of 3.11 or newer with venv is all that has to be there.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CHECKED := engines server compile proto trainer src/mezzotint tests benchmarks
+
+.PHONY: help setup demo test test-all test-gpu lint proto wheel clean
+
+help: ## show this
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mezzotint: needs Python 3.11 or newer; make PYTHON=python3.12 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## compile the bundled model, serve it, and paint build/shark.png
+	$(BIN)/mezzotint compile models/emoji --output build/emoji --precision auto
+	$(BIN)/mezzotint demo build/emoji --output build/shark.png
+
+lint: setup ## style, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint ## lint, and the tests that take seconds
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: lint ## lint, and all tests but those that need a GPU; writes docs/verification.md
+	@mkdir -p build
+	$(BIN)/pytest -m "not gpu" --junit-xml=build/tests.xml
+	$(BIN)/python -m tests.summary build/tests.xml docs/verification.md
+
+test-gpu: setup ## the tests that need a GPU
+	$(BIN)/pytest -m gpu
+
+proto: setup ## regenerate the gRPC stubs from proto/mezzotint.proto
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt grpcio-tools mypy-protobuf
+	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/mezzotint/proto/*.proto
+
+wheel: setup ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what was built; .venv stays
+	rm -rf build/emoji build/shark.png build/lib build/bdist.* build/tests.xml dist *.egg-info src/*.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

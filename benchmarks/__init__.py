@@ -1,0 +1,1 @@
+"""One script per question; each writes a table and its JSON into ``benchmarks/results``."""

@@ -1,0 +1,48 @@
+"""The one error of the client. Imports grpc alone."""
+
+import grpc
+
+_REQUEST_ID = "request-id"
+_RETRY_AFTER_MS = "retry-after-ms"
+
+
+class MezzotintClientError(Exception):
+    """A call that failed; its text is one sentence.
+
+    Attributes:
+        code: gRPC's status.
+        message: the sentence.
+        request_id: the request's name in the server's log; empty for calls without one.
+        retry_after_ms: when to try again, where the server's queue was full.
+    """
+
+    def __init__(
+        self, code: grpc.StatusCode, message: str, *, request_id: str = "", retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.retry_after_ms = retry_after_ms
+
+
+def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> MezzotintClientError:
+    """Turn gRPC's error of a call to ``target`` into ours."""
+    metadata = dict(error.trailing_metadata() or ())
+    code, message = error.code(), error.details() or "the call failed without a word"
+    ours = _REQUEST_ID in metadata
+    if code is grpc.StatusCode.UNAVAILABLE and not ours:
+        message = f"{target}: no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not ours:
+        message = f"{target}: the deadline passed before the request was done; allow it a longer timeout"
+    elif code is grpc.StatusCode.CANCELLED and not ours:
+        return cancelled(request_id)
+    retry_after = metadata.get(_RETRY_AFTER_MS)
+    return MezzotintClientError(
+        code, message, request_id=request_id, retry_after_ms=int(retry_after) if retry_after else None
+    )
+
+
+def cancelled(request_id: str) -> MezzotintClientError:
+    """Return the error of a request that this client took back."""
+    return MezzotintClientError(grpc.StatusCode.CANCELLED, "the request was cancelled", request_id=request_id)

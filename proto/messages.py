@@ -1,0 +1,121 @@
+"""Requests from plain arguments, for both clients. Imports the stubs, and numpy only where arrays are sent."""
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import grpc
+
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.errors import MezzotintClientError
+from mezzotint.proto.results import FORMATS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MAX_SEED = 2**63 - 1
+CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+_MAX_DRAWN_SEED = 2**32  # what a client draws also fits into other programs' seed fields
+_ARRAYS = frozenset(("latents", "prompt_states", "negative_prompt_states"))
+
+
+class Options(TypedDict, total=False):
+    """What a request may say beside its prompt; what is left out takes the server's default.
+
+    Attributes:
+        model: the bundle's name; may be left out where the server serves one.
+        negative_prompt: what the picture should not show.
+        steps: denoising steps.
+        guidance: how closely to follow the prompt; 1 or less is not at all guided, and twice as fast.
+        seed: 0 to 2**63 − 1; picture i is drawn from seed + i. The client draws one if it is left out.
+        sampler: our name, diffusers' or A1111's.
+        sigmas: ``default`` or ``karras``.
+        spacing: ``leading``, ``trailing`` or ``linspace``.
+        eta: DDIM's share of fresh noise.
+        width: pixels, as ``height``.
+        num_images: how many pictures.
+        preview_every: a preview after every so many steps.
+        image_format: ``png``, ``jpeg`` or ``webp``.
+        quality: of JPEG and WebP, 1 to 100.
+        latents: float32 [num_images, C, h, w], unit gaussian noise instead of the seed's.
+        prompt_states: float32 [tokens, width], the text encoder's output instead of a prompt.
+        negative_prompt_states: the same for the negative prompt.
+        custom_sigmas: noise levels of the steps, falling.
+        return_latents: give the final latents back.
+        request_id: the request's name in the server's log; the client makes one up if it is left out.
+    """
+
+    model: str
+    negative_prompt: str
+    steps: int
+    guidance: float
+    seed: int | None
+    sampler: str
+    sigmas: str
+    spacing: str
+    eta: float
+    width: int | None
+    height: int | None
+    num_images: int
+    preview_every: int
+    image_format: str
+    quality: int
+    latents: "npt.NDArray[np.float32] | None"
+    prompt_states: "npt.NDArray[np.float32] | None"
+    negative_prompt_states: "npt.NDArray[np.float32] | None"
+    custom_sigmas: Sequence[float]
+    return_latents: bool
+    request_id: str
+
+
+def build_request(prompt: str, options: Options) -> pb.GenerateRequest:
+    """Return the message of a request; a seed and an id are drawn where there are none.
+
+    Raises:
+        MezzotintClientError: a value does not fit into the message (INVALID_ARGUMENT).
+        TypeError: an option is unknown.
+    """
+    unknown = set(options) - set(Options.__annotations__)
+    if unknown:
+        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(Options.__annotations__)}")
+    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    values.setdefault("seed", secrets.randbelow(_MAX_DRAWN_SEED))
+    values["request_id"] = values.get("request_id") or uuid.uuid4().hex
+    values["prompt"] = prompt
+    if not isinstance(values["seed"], int) or not 0 <= values["seed"] <= MAX_SEED:
+        raise _invalid(f"seed={values['seed']}: must be between 0 and {MAX_SEED}")
+    message = pb.GenerateRequest()
+    for name, value in values.items():
+        try:
+            _set(message, name, value)
+        except (TypeError, ValueError) as error:
+            shown = "" if name in _ARRAYS else f"={value!r}"
+            raise _invalid(f"{name}{shown}: cannot be sent ({error})") from None
+    return message
+
+
+def _set(message: pb.GenerateRequest, name: str, value: Any) -> None:
+    if name in _ARRAYS:
+        getattr(message, name).CopyFrom(_tensor(value))
+    elif name == "custom_sigmas":
+        message.custom_sigmas.extend(value)
+    elif name == "image_format":
+        if value.lower() not in FORMATS:
+            raise _invalid(f"image_format={value!r}: must be one of {', '.join(FORMATS)}")
+        message.image_format = FORMATS[value.lower()]
+    else:
+        setattr(message, name, value)
+
+
+def _tensor(array: Any) -> pb.Tensor:
+    import numpy as np
+
+    host = np.ascontiguousarray(array, dtype="<f4")
+    return pb.Tensor(shape=host.shape, data=host.tobytes())
+
+
+def _invalid(message: str) -> MezzotintClientError:
+    return MezzotintClientError(grpc.StatusCode.INVALID_ARGUMENT, message)

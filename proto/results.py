@@ -1,0 +1,235 @@
+"""Events and results out of messages, for both clients. Imports the stubs; numpy and Pillow only where asked for."""
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.errors import MezzotintClientError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+FORMATS = {
+    "png": pb.IMAGE_FORMAT_PNG,
+    "jpeg": pb.IMAGE_FORMAT_JPEG,
+    "jpg": pb.IMAGE_FORMAT_JPEG,
+    "webp": pb.IMAGE_FORMAT_WEBP,
+}
+"""The picture formats by the names that the client takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server has taken the request in; ``queue_position`` pictures wait before its first."""
+
+    request_id: str
+    seeds: tuple[int, ...]
+    steps: int
+    queue_position: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step of one picture is done; ``preview`` is a small JPEG file, or empty."""
+
+    image_index: int
+    step: int
+    steps: int
+    preview: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where one picture's time went; a call that several pictures share counts in full for each."""
+
+    queue_ms: float
+    encode_ms: float
+    denoise_ms: float
+    decode_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture: ``data`` is its file, ``latents`` the message's Tensor if they were asked for."""
+
+    image_index: int
+    seed: int
+    data: bytes = field(repr=False)
+    format: str
+    width: int
+    height: int
+    engine_digest: str
+    timings: Timings
+    tensor: pb.Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def latents(self) -> "npt.NDArray[np.float32] | None":
+        """float32 [C, h, w], if they were asked for."""
+        if self.tensor is None:
+            return None
+        import numpy as np
+
+        return np.frombuffer(self.tensor.data, dtype="<f4").reshape(tuple(self.tensor.shape)).astype(np.float32)
+
+    def open(self) -> "Image.Image":
+        """Return the picture as Pillow's."""
+        from PIL import Image
+
+        picture = Image.open(io.BytesIO(self.data))
+        picture.load()
+        return picture
+
+
+Event: TypeAlias = Accepted | Progress | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All pictures of one request, in their order."""
+
+    request_id: str
+    pictures: tuple[Picture, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def images(self) -> "list[Image.Image]":
+        """The pictures as Pillow's."""
+        return [picture.open() for picture in self.pictures]
+
+    @property
+    def files(self) -> list[bytes]:
+        """The pictures' files, with their parameters inside."""
+        return [picture.data for picture in self.pictures]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Each picture's own seed."""
+        return [picture.seed for picture in self.pictures]
+
+    @property
+    def timings(self) -> list[Timings]:
+        """Where each picture's time went."""
+        return [picture.timings for picture in self.pictures]
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRange:
+    """Pixels that a bundle was built for along one side."""
+
+    min: int
+    default: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """One compiled component of a bundle."""
+
+    component: str
+    precision: str
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A served bundle, and what it was built for."""
+
+    name: str
+    digest: str
+    family: str
+    width: SizeRange
+    height: SizeRange
+    size_multiple: int
+    max_rows: int
+    samplers: tuple[str, ...]
+    default_sampler: str
+    max_tokens: int
+    engines: tuple[EngineInfo, ...]
+
+
+def event_of(message: pb.GenerateEvent) -> Event | None:
+    """Return the event in a message; None for a kind that a newer server knows and this client does not."""
+    match message.WhichOneof("event"):
+        case "accepted":
+            accepted = message.accepted
+            return Accepted(
+                accepted.request_id,
+                tuple(accepted.seeds),
+                accepted.steps,
+                accepted.queue_position,
+                tuple(accepted.warnings),
+            )
+        case "progress":
+            progress = message.progress
+            return Progress(progress.image_index, progress.step, progress.steps, progress.preview.data)
+        case "image":
+            return _picture_of(message.image)
+    return None
+
+
+def model_of(message: pb.ModelInfo) -> ModelInfo:
+    """Return a message's bundle."""
+    return ModelInfo(
+        name=message.name,
+        digest=message.digest,
+        family=message.family,
+        width=SizeRange(message.width.min, message.width.default, message.width.max),
+        height=SizeRange(message.height.min, message.height.default, message.height.max),
+        size_multiple=message.size_multiple,
+        max_rows=message.max_rows,
+        samplers=tuple(message.samplers),
+        default_sampler=message.default_sampler,
+        max_tokens=message.max_tokens,
+        engines=tuple(EngineInfo(e.component, e.precision, e.backend, e.device) for e in message.engines),
+    )
+
+
+class Collector:
+    """Gathers a request's events into its result."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._warnings: tuple[str, ...] = ()
+        self._num_images = 0
+        self._pictures: dict[int, Picture] = {}
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, Accepted):
+            self._warnings, self._num_images = event.warnings, len(event.seeds)
+        elif isinstance(event, Picture):
+            self._pictures[event.image_index] = event
+
+    def result(self) -> Result:
+        """Return the result at the stream's end. Raises MezzotintClientError where pictures are missing."""
+        if not self._num_images or len(self._pictures) != self._num_images:
+            raise MezzotintClientError(
+                grpc.StatusCode.INTERNAL,
+                f"the stream ended after {len(self._pictures)} of {self._num_images} pictures; send the request again",
+                request_id=self._request_id,
+            )
+        pictures = tuple(picture for _, picture in sorted(self._pictures.items()))
+        return Result(self._request_id, pictures, self._warnings)
+
+
+def _picture_of(image: pb.ImageResult) -> Picture:
+    spent = image.timings
+    return Picture(
+        image_index=image.image_index,
+        seed=image.seed,
+        data=image.data,
+        format=next((name for name, code in FORMATS.items() if code == image.format), "png"),
+        width=image.width,
+        height=image.height,
+        engine_digest=image.engine_digest,
+        timings=Timings(spent.queue_ms, spent.encode_ms, spent.denoise_ms, spent.decode_ms, spent.total_ms),
+        tensor=image.latents if image.HasField("latents") else None,
+    )

@@ -1,0 +1,141 @@
+"""The server process: binds its port, loads bundles, serves until a signal, drains and stops."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.errors import BundleError, Unavailable
+from mezzotint.engines.manifest import read_manifest
+from mezzotint.server.catalog import Catalog
+from mezzotint.server.config import CoreConfig, ServerConfig
+from mezzotint.server.core import Core
+from mezzotint.server.service import SERVICE, Service
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 64 << 20
+_STOP_SECONDS = 2.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # else a second server on a port would share it without a word
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+class Server:
+    """A gRPC server with health and reflection over a catalog of bundles."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=_OPTIONS)
+        self._grpc.add_generic_rpc_handlers((Service(catalog).handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, not yet ready, and return the port. Raises Unavailable where it is taken."""
+        await self.set_ready(False)
+        try:
+            found: int = self._grpc.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise Unavailable(f"{host}:{port}: cannot be listened on; is another server there? use `--port`") from None
+        await self._grpc.start()
+        return found
+
+    async def set_ready(self, ready: bool) -> None:
+        """Say SERVING or NOT_SERVING to those who ask for its health."""
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in (health.OVERALL_HEALTH, SERVICE):
+            await self._health.set(service, status)
+
+    async def stop(self, drain_seconds: float) -> bool:
+        """Refuse what is new, finish what was accepted, and stop; returns whether all of it was finished."""
+        await self.set_ready(False)
+        cores = self.catalog.cores
+        drained = await asyncio.gather(*(asyncio.to_thread(core.drain, drain_seconds) for core in cores))
+        for core in cores:
+            await asyncio.to_thread(core.close)
+        await self._grpc.stop(_STOP_SECONDS)
+        return all(drained)
+
+
+async def serve(
+    bundles: Sequence[Path],
+    config: ServerConfig,
+    load: LoadOptions,
+    *,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve bundles until SIGTERM or SIGINT, then finish what was accepted.
+
+    Args:
+        bundles: their folders; each is served under the name in its manifest.
+        config: how to listen and stop.
+        load: how to load them.
+        ready: called with the port as soon as every bundle has run once.
+
+    Raises:
+        BundleError: a bundle cannot be loaded, or two have one name.
+        DeviceNotFound: a device that was asked for is not there.
+        Unavailable: the port is taken.
+    """
+    server = Server(Catalog(_names(bundles)))
+    stopping = asyncio.Event()
+    with _stop_on_signal(stopping):
+        port = await server.start(config.host, config.port)
+        try:
+            for bundle in bundles:
+                server.catalog.add(await asyncio.to_thread(load_core, bundle, load, config.core))
+            await server.set_ready(True)
+            logger.info("serving %s on %s:%d", ", ".join(c.model.name for c in server.catalog.cores), config.host, port)
+            if ready is not None:
+                ready(port)
+            await stopping.wait()
+            logger.info("stopping: finishing what was accepted, for at most %g s", config.drain_seconds)
+        finally:
+            finished = await server.stop(config.drain_seconds)
+            logger.info("stopped%s", "" if finished else "; some requests were ended unfinished")
+
+
+def load_core(bundle: Path, load: LoadOptions, config: CoreConfig) -> Core:
+    """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
+    model = open_bundle(bundle, load)
+    model.warm_up()
+    return Core(model, config)
+
+
+def _names(bundles: Sequence[Path]) -> list[str]:
+    if not bundles:
+        raise BundleError("there is no bundle to serve; name at least one, as `mezzotint compile` wrote it")
+    folders: dict[str, Path] = {}
+    for bundle in bundles:
+        name = read_manifest(bundle).name
+        if name in folders:
+            raise BundleError(f"{bundle}: is named {name}, as is {folders[name]}; compile one under another name")
+        folders[name] = bundle
+    return list(folders)
+
+
+@contextlib.contextmanager
+def _stop_on_signal(stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

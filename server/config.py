@@ -1,0 +1,48 @@
+"""How a server is set up; each part gets only its own part. Imports the errors alone."""
+
+from dataclasses import dataclass, field
+
+from mezzotint.engines.errors import MezzotintError
+
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    """The limits of one served bundle.
+
+    Attributes:
+        max_queue_size: images that wait to be started, under the name that Triton has for it; more are refused.
+        max_started_images: images between encoding and decoding; each holds its arrays on the device.
+    """
+
+    max_queue_size: int = 256
+    max_started_images: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("max_queue_size", "max_started_images"):
+            if getattr(self, name) < 1:
+                raise MezzotintError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How a server listens and stops.
+
+    Attributes:
+        host: the address to listen on; the default is for this machine alone, since there is no authentication.
+        port: the gRPC port, Triton's by default; 0 is any free one.
+        drain_seconds: how long a stopping server may take to finish what it has accepted.
+        core: the limits of each bundle.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    drain_seconds: float = 30.0
+    core: CoreConfig = field(default_factory=CoreConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= MAX_PORT:
+            raise MezzotintError(f"port={self.port}: must be between 0 and {MAX_PORT}; 0 is any free one")
+        if not self.drain_seconds >= 0:
+            raise MezzotintError(f"drain_seconds={self.drain_seconds}: must be 0 or more")

@@ -1,0 +1,161 @@
+"""Between protobuf messages and what the core speaks. With ``service.py`` the only place that knows protobuf."""
+
+import math
+import string
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.model import Model
+from mezzotint.engines.request import Request, pixel_range
+from mezzotint.engines.sampling import SAMPLERS
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.events import Accepted, Picture, Progress
+from mezzotint.server.pictures import PictureOptions
+
+_FORMATS = {
+    pb.IMAGE_FORMAT_UNSPECIFIED: "png",
+    pb.IMAGE_FORMAT_PNG: "png",
+    pb.IMAGE_FORMAT_JPEG: "jpeg",
+    pb.IMAGE_FORMAT_WEBP: "webp",
+}
+_FORMAT_CODES = {name: code for code, name in _FORMATS.items()}
+_MAX_ID_LENGTH = 128
+_ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
+_ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
+_SCALARS = ("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every")
+_OPTIONAL = ("steps", "guidance", "seed", "num_images")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A GenerateRequest in our own words."""
+
+    model: str
+    request: Request
+    picture: PictureOptions
+
+
+def parse_generate(data: bytes) -> pb.GenerateRequest | InvalidRequest:
+    """Read a request's bytes; what is wrong with them is returned, since gRPC would turn an exception into INTERNAL."""
+    try:
+        return pb.GenerateRequest.FromString(data)
+    except (DecodeError, UnicodeDecodeError):
+        return InvalidRequest(
+            f"the request's {len(data)} bytes are no mezzotint.v1.GenerateRequest with UTF-8 strings; check the client"
+        )
+
+
+def request_id_of(message: pb.GenerateRequest | InvalidRequest) -> str:
+    """Return the request's own id, or a fresh one where it has none or none that can be logged."""
+    given = "" if isinstance(message, InvalidRequest) else message.request_id
+    return given if given and _is_id(given) else uuid.uuid4().hex
+
+
+def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
+    """Return what a request asks for, with the defaults of ``Request``. Raises InvalidRequest."""
+    if isinstance(message, InvalidRequest):
+        raise message
+    if message.request_id and not _is_id(message.request_id):
+        raise InvalidRequest(
+            f"request_id: must be at most {_MAX_ID_LENGTH} letters, digits and -_.:, such as a UUID; or leave it out"
+        )
+    if message.image_format not in _FORMATS:
+        raise InvalidRequest(f"image_format={message.image_format}: must be one of {', '.join(_FORMAT_CODES)}")
+    values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}
+    values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
+    values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
+    request = Request(**values, custom_sigmas=tuple(message.custom_sigmas), return_latents=message.return_latents)
+    quality = message.quality or PictureOptions().quality
+    return Order(message.model, request, PictureOptions(_FORMATS[message.image_format], quality))
+
+
+def array_of(field: str, tensor: pb.Tensor) -> npt.NDArray[np.float32]:
+    """Return a Tensor as a float32 array. Raises InvalidRequest where its shape and its data do not agree."""
+    shape = tuple(tensor.shape)
+    num_bytes = 4 * math.prod(shape)
+    if min(shape, default=0) < 1 or num_bytes != len(tensor.data):
+        raise InvalidRequest(
+            f"{field}: has {len(tensor.data)} bytes for shape {list(shape)}; must be little-endian float32, 4 each"
+        )
+    return np.frombuffer(tensor.data, dtype="<f4").reshape(shape).astype(np.float32, copy=False)
+
+
+def tensor_of(array: npt.NDArray[np.float32]) -> pb.Tensor:
+    """Return an array as a Tensor."""
+    return pb.Tensor(shape=array.shape, data=np.ascontiguousarray(array, dtype="<f4").tobytes())
+
+
+def message_of(event: Accepted | Progress | Picture) -> pb.GenerateEvent:
+    """Return an event as the message that carries it."""
+    match event:
+        case Accepted():
+            return pb.GenerateEvent(
+                accepted=pb.Accepted(
+                    request_id=event.request_id,
+                    seeds=event.seeds,
+                    steps=event.steps,
+                    queue_position=event.queue_position,
+                    warnings=event.warnings,
+                )
+            )
+        case Progress():
+            progress = pb.Progress(image_index=event.image_index, step=event.step, steps=event.steps)
+            if event.preview is not None:
+                preview = event.preview
+                progress.preview.CopyFrom(pb.Preview(data=preview.data, width=preview.width, height=preview.height))
+            return pb.GenerateEvent(progress=progress)
+        case Picture():
+            return pb.GenerateEvent(image=_image_of(event))
+
+
+def model_info_of(model: Model) -> pb.ModelInfo:
+    """Return what a bundle was built for."""
+    manifest = model.manifest
+    ranges = {side: pixel_range(manifest, side) for side in ("width", "height")}
+    defaults = {"width": manifest.latents.default_width, "height": manifest.latents.default_height}
+    return pb.ModelInfo(
+        name=model.name,
+        digest=model.digest,
+        family=manifest.family,
+        size_multiple=manifest.latents.size_multiple,
+        max_rows=model.max_rows,
+        samplers=list(SAMPLERS),
+        default_sampler=manifest.schedule.default_sampler,
+        max_tokens=manifest.text.max_tokens - 2,
+        engines=[
+            pb.EngineInfo(component=e.component, precision=e.precision, backend=e.backend, device=e.device)
+            for e in manifest.engines
+        ],
+        **{side: pb.SizeRange(min=r.min, default=defaults[side], max=r.max) for side, r in ranges.items()},
+    )
+
+
+def _image_of(event: Picture) -> pb.ImageResult:
+    spent = event.timings
+    return pb.ImageResult(
+        image_index=event.image_index,
+        seed=event.seed,
+        data=event.data,
+        format=_FORMAT_CODES[event.format],
+        width=event.width,
+        height=event.height,
+        engine_digest=event.digest,
+        latents=None if event.latents is None else tensor_of(event.latents),
+        timings=pb.Timings(
+            queue_ms=spent.queue_ms,
+            encode_ms=spent.encode_ms,
+            denoise_ms=spent.denoise_ms,
+            decode_ms=spent.decode_ms,
+            total_ms=spent.total_ms,
+        ),
+    )
+
+
+def _is_id(text: str) -> bool:
+    return len(text) <= _MAX_ID_LENGTH and set(text) <= _ID_LETTERS

@@ -1,0 +1,237 @@
+"""The serving core of one bundle: requests in, events out. Knows no wire; front ends use it through ``submit`` alone.
+
+Checking, tokenising and picture encoding run in a small executor, engines in the loop's thread.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines.errors import Cancelled, DeadlineExpired, EngineFailed, Unavailable
+from mezzotint.engines.image import Batch, Image
+from mezzotint.engines.model import Model
+from mezzotint.engines.request import Request
+from mezzotint.server.config import CoreConfig
+from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
+from mezzotint.server.job import Job, Worker
+from mezzotint.server.loop import Command, Loop
+from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
+from mezzotint.server.scheduler import Departure, Outcome, Scheduler
+
+logger = logging.getLogger(__name__)
+
+_MAX_WORKERS = 4
+
+
+class Handle:
+    """A request that the core has taken in, in its caller's hand."""
+
+    def __init__(self, job: Job, post: Callable[[Command], None], scheduler: Scheduler) -> None:
+        self.request_id = job.request_id
+        self._job = job
+        self._post = post
+        self._scheduler = scheduler
+
+    def cancel(self) -> None:
+        """Take the request back: its images leave before the next step, and its ending is ``Cancelled``."""
+        self._job.cancelled = True
+        self._post(self._withdraw)
+
+    def _withdraw(self) -> None:
+        if self._job.ticket is not None:
+            self._scheduler.cancel(self._job.ticket)
+
+
+class Core:
+    """One bundle, served.
+
+    Args:
+        model: the bundle, loaded; the core closes it.
+        config: its limits.
+        clock: seconds, never going back; ``deadline`` is on it.
+    """
+
+    def __init__(self, model: Model, config: CoreConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.model = model
+        self._clock = clock
+        self._scheduler = Scheduler(
+            max_rows=model.max_rows,
+            max_queue_size=config.max_queue_size,
+            max_started_images=config.max_started_images,
+        )
+        self._loop = Loop(model, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
+        self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, os.cpu_count() or 1), f"mezzotint-{model.name}-worker")
+        self._jobs: dict[Image, Job] = {}  # the loop thread's own
+        self._changed = threading.Condition()
+        self._open: dict[Job, Worker] = {}
+        self._num_entering = 0
+        self._draining = False
+        self._loop.start()
+
+    @property
+    def num_open(self) -> int:
+        """The requests that have not ended."""
+        return len(self._open)
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        request_id: str,
+        on_event: Callable[[Event], None],
+        picture: PictureOptions | None = None,
+        deadline: float | None = None,
+    ) -> Handle:
+        """Take a request in without waiting.
+
+        ``on_event`` is called from other threads, one event at a time: ``Accepted``, then ``Progress`` and
+        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last.
+
+        Raises:
+            QueueFull: the queue has no room.
+            Unavailable: the server is stopping.
+        """
+        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline)
+        with self._changed:
+            if self._draining:
+                raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
+            if not self._scheduler.can_submit(self._num_entering + 1):
+                raise self._scheduler.queue_full(self._num_entering + 1)
+            self._num_entering += 1
+            self._open[job] = Worker(self._executor, partial(self._end, job))
+        self._post(job, partial(self._enter, job))
+        return Handle(job, self._loop.post, self._scheduler)
+
+    def drain(self, timeout: float) -> bool:
+        """Take no more requests and wait for those that are open; returns whether all of them have ended."""
+        with self._changed:
+            self._draining = True
+            return self._changed.wait_for(lambda: not self._open, timeout)
+
+    def close(self) -> None:
+        """End what is still open with ``Unavailable``, stop the thread, and free the engines."""
+        self.drain(0.0)
+        for job in tuple(self._open):
+            self._end(job, Unavailable("the server was stopped before the request was done; send it to another"))
+        self._loop.stop()
+        self._executor.shutdown()
+        self.model.close()
+
+    # In the executor
+
+    def _enter(self, job: Job) -> None:
+        try:
+            images = self.model.start(job.request)
+            warnings = self.model.warnings(job.request)
+        except Exception:
+            self._entered()
+            raise
+        self._loop.post(partial(self._admit, job, images, warnings))
+
+    def _progress(self, job: Job, index: int, step: int, latents: npt.NDArray[np.float32] | None) -> None:
+        preview = None if latents is None else encode_preview(self.model, latents)
+        job.emit(Progress(index, step, job.request.steps, preview))
+
+    def _deliver(self, job: Job, image: Image) -> None:
+        if job.ended:
+            return
+        job.emit(finish_picture(self.model, image, job.picture, self._spent(job, (image,))))
+        job.num_undelivered -= 1
+        if not job.num_undelivered:
+            self._end(job, None)
+
+    # In the loop's thread
+
+    def _admit(self, job: Job, images: tuple[Image, ...], warnings: tuple[str, ...]) -> None:
+        try:
+            if job.cancelled:
+                raise _cancelled()
+            ticket = self._scheduler.submit(images, arrival=job.arrival, deadline=job.deadline)
+        except Exception as error:
+            self._end(job, error)
+            return
+        finally:
+            self._entered()
+        job.begin(ticket)
+        self._jobs.update(dict.fromkeys(images, job))
+        seeds = tuple(image.seed for image in images)
+        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings)
+        self._post(job, partial(job.emit, accepted))
+
+    def _on_step(self, batch: Batch) -> None:
+        for image in batch.images:
+            job = self._jobs[image]
+            if job.stepped(image):
+                self._post(job, partial(self._progress, job, image.index, image.step, image.preview))
+
+    def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
+        image = departure.image
+        job = self._jobs.pop(image)
+        if departure.outcome is Outcome.FINISHED:
+            self._post(job, partial(self._deliver, job, image))
+            return
+        self._scheduler.cancel(departure.ticket)  # a request ends as a whole
+        self._end(job, _reason(departure, job, failure))
+
+    # In any thread
+
+    def _post(self, job: Job, piece: Callable[[], None]) -> None:
+        worker = self._open.get(job)
+        if worker is not None:
+            worker.post(piece)
+
+    def _spent(self, job: Job, images: tuple[Image, ...]) -> Timings:
+        started = job.ticket.started if job.ticket else None
+        return timings(images, arrival=job.arrival, started=started, now=self._clock())
+
+    def _entered(self) -> None:
+        with self._changed:
+            self._num_entering -= 1
+
+    def _end(self, job: Job, error: Exception | None) -> None:
+        """Write a request's line in the log and tell its caller the ending, unless it has ended."""
+        if not job.claim_ending():
+            return
+        spent = self._spent(job, job.ticket.images if job.ticket else ())
+        logger.info(
+            "request %s: model=%s images=%d steps=%d outcome=%s queue_ms=%.1f encode_ms=%.1f denoise_ms=%.1f "
+            "decode_ms=%.1f total_ms=%.1f",
+            job.request_id,
+            self.model.name,
+            job.request.num_images,
+            job.request.steps,
+            "finished" if error is None else type(error).__name__,
+            spent.queue_ms,
+            spent.encode_ms,
+            spent.denoise_ms,
+            spent.decode_ms,
+            spent.total_ms,
+        )
+        with self._changed:
+            self._open.pop(job, None)
+            self._changed.notify_all()
+        job.tell(Finished() if error is None else Failed(error))
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("the request was cancelled before its last step")
+
+
+def _reason(departure: Departure, job: Job, failure: Exception | None) -> Exception:
+    """Return the error of a request one of whose images left unfinished."""
+    if departure.outcome is Outcome.CANCELLED:
+        return _cancelled()
+    if departure.outcome is Outcome.EXPIRED:
+        return DeadlineExpired(
+            f"the deadline passed after {departure.image.step} of {job.request.steps} steps; "
+            "allow the request more time, or ask for fewer steps"
+        )
+    logger.error("request %s: its engine call failed", job.request_id, exc_info=failure)
+    return EngineFailed(f"request {job.request_id}: an engine failed; the server's log says why under that id")

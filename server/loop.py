@@ -1,0 +1,106 @@
+"""The engine loop: the only thread that runs a model's engines and the only one that calls its scheduler."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from mezzotint.engines import guidance
+from mezzotint.engines.image import Batch, Stage
+from mezzotint.engines.model import Model
+from mezzotint.server.scheduler import Departure, Scheduler
+
+logger = logging.getLogger(__name__)
+
+Command: TypeAlias = Callable[[], None]
+
+
+class Loop:
+    """One thread that makes one engine call after the other.
+
+    Args:
+        model: whose engines to run.
+        scheduler: chooses the images of each call.
+        on_step: hears of every denoising call that is done.
+        on_leave: hears of every image that left, with the exception of the call that failed, if one did.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        scheduler: Scheduler,
+        *,
+        on_step: Callable[[Batch], None],
+        on_leave: Callable[[Departure, Exception | None], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._scheduler = scheduler
+        self._on_step = on_step
+        self._on_leave = on_leave
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._calls = {Stage.ENCODE: self._encode, Stage.DENOISE: self._denoise, Stage.DECODE: self._decode}
+        self._thread = threading.Thread(target=self._run, name=f"mezzotint-{model.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def post(self, command: Command) -> None:
+        """Have the thread carry ``command`` out before its next call; the way to the scheduler from other threads."""
+        self._inbox.put(command)
+
+    def stop(self) -> None:
+        """Stop after the call that is running, and wait for that."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                command = self._inbox.get(block=self._scheduler.idle)
+            except queue.Empty:
+                self._turn()
+                continue
+            if command is None:
+                return
+            command()
+
+    def _turn(self) -> None:
+        """Make one call and report it; a call that fails fails its own images, and the loop lives on."""
+        now = self._clock()
+        failure: Exception | None = None
+        self._scheduler.drop(now)
+        stage = self._scheduler.next_stage(now)
+        if stage is not None:
+            try:
+                self._calls[stage](now)
+            except Exception as error:
+                logger.error("the %s call of %s failed: %r", stage, self._model.name, error)
+                self._scheduler.fail()
+                failure = error
+        for departure in self._scheduler.departures():
+            self._on_leave(departure, failure)
+
+    def _denoise(self, now: float) -> None:
+        scheduler, model = self._scheduler, self._model
+        batch = scheduler.next_batch(now)  # images, each at its own step, whose next call has one signature
+        output = model.denoise(batch)  # one engine call: rows at different timesteps, prompts, samplers
+        guided = guidance.combine(output, batch.weights)  # each image's rows, weighted and summed
+        batch.advance(guided)  # each image's own sampler plan; one expression over all images
+        scheduler.settle(batch, now)  # finished, cancelled and expired images leave; others may join
+        self._on_step(batch)
+
+    def _encode(self, now: float) -> None:
+        batch = self._scheduler.next_batch(now)
+        self._model.encode(batch)
+        self._scheduler.settle(batch, now)
+
+    def _decode(self, now: float) -> None:
+        batch = self._scheduler.next_batch(now)
+        self._model.decode(batch)
+        self._scheduler.settle(batch, now)

@@ -1,0 +1,73 @@
+"""Finished images into picture files with their parameters, and latents into previews. Runs in the core's executor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.image import Image, Stage
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.model import Model
+from mezzotint.engines.picture import check_format, encode_picture, parameters_text
+from mezzotint.engines.sampling import get_sampler
+from mezzotint.server.events import Picture, Preview, Timings
+
+_PREVIEW_QUALITY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """How pictures are written; ``quality`` is JPEG's and WebP's. Raises InvalidRequest."""
+
+    format: str = "png"
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
+        if not 1 <= self.quality <= 100:
+            raise InvalidRequest(f"quality={self.quality}: must be between 1 and 100; 90 is usual")
+
+
+def finish_picture(model: Model, image: Image, options: PictureOptions, spent: Timings) -> Picture:
+    """Encode a decoded image. Raises InvalidRequest where the format cannot hold its parameters."""
+    pixels = image.pixels
+    if pixels is None:
+        raise ValueError(f"image {image.index} has no pixels; decode it first")
+    manifest, request = model.manifest, image.request
+    height, width, _ = pixels.shape
+    sampler, _ = get_sampler(request.sampler or manifest.schedule.default_sampler)
+    parameters = parameters_text(
+        request,
+        seed=image.seed,
+        sampler_label=sampler.label,
+        size=(height, width),
+        model=model.name,
+        digest=model.digest,
+        precision=manifest.engine(Component.UNET).precision,
+    )
+    data = encode_picture(pixels, format=options.format, quality=options.quality, parameters=parameters)
+    return Picture(image.index, image.seed, data, options.format, width, height, model.digest, image.latents, spent)
+
+
+def encode_preview(model: Model, latents: npt.NDArray[np.float32]) -> Preview:
+    """Encode the preview of predicted clean latents, float32 [C, height, width], at their own size."""
+    pixels = model.preview_rgb(latents)
+    height, width, _ = pixels.shape
+    return Preview(encode_picture(pixels, format="jpeg", quality=_PREVIEW_QUALITY), width, height)
+
+
+def timings(images: Sequence[Image], *, arrival: float, started: float | None, now: float) -> Timings:
+    """Return the times of the slowest of the images; ``arrival``, ``started`` and ``now`` are seconds of one clock."""
+
+    def most(stage: Stage) -> float:
+        return max((image.stage_ms.get(stage, 0.0) for image in images), default=0.0)
+
+    return Timings(
+        queue_ms=((now if started is None else started) - arrival) * 1e3,
+        encode_ms=most(Stage.ENCODE),
+        denoise_ms=most(Stage.DENOISE),
+        decode_ms=most(Stage.DECODE),
+        total_ms=(now - arrival) * 1e3,
+    )

@@ -1,0 +1,231 @@
+"""The request scheduler: which images share the next engine call. Pure and synchronous; the clock is passed in.
+
+Knows images by ``stage``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no array. One thread
+calls it (``server/loop.py``).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
+from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.server.policy import Policy, fcfs
+
+_FIRST_GUESS_SECONDS = 1.0
+_FORGET = 0.2  # the share of a new interval in the running mean
+
+
+class Outcome(StrEnum):
+    """How an image left."""
+
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request in the scheduler.
+
+    Attributes:
+        arrival: seconds of the scheduler's clock, as is ``deadline``, which is None without one.
+        position: how many images waited before its own when it came.
+        started: when its first image was encoded; None until then.
+    """
+
+    images: tuple[Image, ...]
+    arrival: float
+    deadline: float | None
+    position: int
+    cancelled: bool = False
+    started: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """An image that has left the scheduler; it never comes back."""
+
+    image: Image
+    ticket: Ticket
+    outcome: Outcome
+
+
+class Scheduler:
+    """Images on their way through encode, denoise and decode.
+
+    Finished images are decoded first, since that frees room and ends requests; then new images are encoded if the next
+    denoising call has room for them; else the policy's first image is denoised together with those of its signature.
+
+    Args:
+        max_rows: the most rows of one call; all rows of an image are in one call.
+        max_queue_size: the most images that wait to be started.
+        max_started_images: the most images between encoding and decoding, since each of them holds arrays.
+        policy: the order.
+    """
+
+    def __init__(self, *, max_rows: int, max_queue_size: int, max_started_images: int, policy: Policy = fcfs) -> None:
+        self._max_rows = max_rows
+        self._max_queue_size = max_queue_size
+        self._max_started_images = max_started_images
+        self._policy = policy
+        self._tickets: dict[Image, Ticket] = {}  # in the order of submission
+        self._running: tuple[Image, ...] = ()
+        self._left: list[Departure] = []
+        self._image_seconds = _FIRST_GUESS_SECONDS
+        self._last_finish: float | None = None
+
+    @property
+    def num_images(self) -> int:
+        """The images that are here."""
+        return len(self._tickets)
+
+    @property
+    def num_waiting(self) -> int:
+        """The images that have not been started."""
+        return sum(image.stage is Stage.ENCODE for image in tuple(self._tickets))
+
+    @property
+    def num_started(self) -> int:
+        """The images that hold arrays."""
+        return self.num_images - self.num_waiting
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._tickets
+
+    def can_submit(self, num_images: int) -> bool:
+        """Whether the queue has room for so many images."""
+        return self.num_waiting + num_images <= self._max_queue_size
+
+    def submit(self, images: Sequence[Image], *, arrival: float, deadline: float | None = None) -> Ticket:
+        """Take a request's images in; from here on each of them leaves exactly once.
+
+        Raises:
+            QueueFull: the queue has no room for them now.
+            InvalidRequest: it never will, or an image's rows do not fit into a call.
+            DeadlineExpired: the deadline has passed already.
+        """
+        widest = max((image.num_rows for image in images), default=0)
+        if not widest or widest > self._max_rows:
+            raise InvalidRequest(f"images of {widest} rows: must be 1 to {self._max_rows}; lower the guidance to 1")
+        if len(images) > self._max_queue_size:
+            raise InvalidRequest(
+                f"num_images={len(images)}: this server's queue holds {self._max_queue_size}; ask for fewer"
+            )
+        if deadline is not None and deadline <= arrival:
+            raise DeadlineExpired("the deadline had passed when the request arrived; allow it more time")
+        if not self.can_submit(len(images)):
+            raise self.queue_full(len(images))
+        ticket = Ticket(tuple(images), arrival, deadline, position=self.num_waiting)
+        self._tickets.update(dict.fromkeys(images, ticket))
+        return ticket
+
+    def queue_full(self, num_images: int) -> QueueFull:
+        """Return the refusal of so many images: when to try again follows from how fast images have been leaving."""
+        num_waiting = self.num_waiting
+        num_over = max(1, num_waiting + num_images - self._max_queue_size)
+        retry_after_ms = max(1, round(1e3 * num_over * self._image_seconds))
+        return QueueFull(
+            f"the queue is full: {num_waiting} of {self._max_queue_size} images wait; try again in {retry_after_ms} ms",
+            retry_after_ms=retry_after_ms,
+        )
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Take a request back: its images take part in no further call."""
+        ticket.cancelled = True
+
+    def drop(self, now: float) -> None:
+        """Let cancelled and expired images leave."""
+        for image, ticket in tuple(self._tickets.items()):
+            outcome = _unwanted(ticket, now)
+            if outcome is not None:
+                self._leave(image, outcome)
+
+    def next_stage(self, now: float) -> Stage | None:
+        """Return the stage of the call that ``next_batch`` would choose; None where it would find nothing to do."""
+        images = self._choose(now)
+        return images[0].stage if images else None
+
+    def next_batch(self, now: float) -> Batch:
+        """Choose the next call and hand it out until ``settle`` or ``fail``. Raises LookupError where there is none."""
+        self.drop(now)
+        self._running = self._choose(now)
+        if not self._running:
+            raise LookupError("no image waits for a call; ask next_stage first")
+        for image in self._running:
+            ticket = self._tickets[image]
+            ticket.started = now if ticket.started is None else ticket.started
+        return Batch(self._running)
+
+    def settle(self, batch: Batch, now: float) -> None:
+        """Take a call's images back: those that are finished, cancelled or expired leave, others may join the next."""
+        finished = [image for image in batch.images if image.stage is Stage.DONE]
+        for image in finished:
+            self._leave(image, Outcome.FINISHED)
+        if finished and self._last_finish is not None:
+            seconds = max(0.0, now - self._last_finish) / len(finished)
+            self._image_seconds += _FORGET * (seconds - self._image_seconds)
+        self._running = ()
+        self.drop(now)
+        if finished:
+            self._last_finish = None if self.idle else now
+
+    def fail(self) -> None:
+        """Let the images leave whose call failed; the others go on."""
+        for image in self._running:
+            self._leave(image, Outcome.FAILED)
+        self._running = ()
+
+    def departures(self) -> list[Departure]:
+        """Return the images that have left since the last call, each exactly once."""
+        left, self._left = self._left, []
+        return left
+
+    def _leave(self, image: Image, outcome: Outcome) -> None:
+        self._left.append(Departure(image, self._tickets.pop(image), outcome))
+
+    def _choose(self, now: float) -> tuple[Image, ...]:
+        """Return the images of the next call, the first in order first."""
+        order = self._in_order(now)
+        started = [image for image in order if image.stage is Stage.DENOISE]
+        decoding = [image for image in order if image.stage is Stage.DECODE]
+        if decoding:
+            return (decoding[0],)
+        joint = _fill(started, self._max_rows)
+        room = self._max_rows - sum(image.num_rows for image in joint)
+        places = self._max_started_images - len(started)
+        new = [image for image in order if image.stage is Stage.ENCODE]
+        return _fill(new, room)[: max(0, places)] or joint
+
+    def _in_order(self, now: float) -> list[Image]:
+        """Return the images that still want to run, the policy's first first; ties as submitted."""
+
+        def value(entry: tuple[Image, Ticket]) -> float:
+            image, ticket = entry
+            return self._policy(ticket.arrival, image.num_rows, image.remaining, ticket.deadline, now)
+
+        wanted = [entry for entry in self._tickets.items() if _unwanted(entry[1], now) is None]
+        return [image for image, _ in sorted(wanted, key=value)]
+
+
+def _unwanted(ticket: Ticket, now: float) -> Outcome | None:
+    """Return why a request's images must not run any more, or None."""
+    if ticket.cancelled:
+        return Outcome.CANCELLED
+    return Outcome.EXPIRED if ticket.deadline is not None and ticket.deadline <= now else None
+
+
+def _fill(images: Iterable[Image], max_rows: int) -> tuple[Image, ...]:
+    """Return the first image and those behind it of its signature, up to ``max_rows`` rows and overtaking nobody."""
+    chosen: list[Image] = []
+    for image in images:
+        if chosen and image.signature != chosen[0].signature:
+            continue
+        if image.num_rows > max_rows:
+            break
+        chosen.append(image)
+        max_rows -= image.num_rows
+    return tuple(chosen)

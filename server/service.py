@@ -1,0 +1,92 @@
+"""The gRPC service ``mezzotint.v1.Mezzotint`` over the cores. Whatever ends a stream early comes from ``status.py``."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.catalog import Catalog
+from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
+from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.status import REQUEST_ID, refusal
+
+SERVICE = "mezzotint.v1.Mezzotint"
+
+
+class Service:
+    """Answers the two calls of the contract."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register; it reads requests itself, so that bad bytes get a sentence of ours."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Generate": grpc.unary_stream_rpc_method_handler(
+                    self.generate,
+                    request_deserializer=parse_generate,
+                    response_serializer=pb.GenerateEvent.SerializeToString,
+                ),
+                "ListModels": grpc.unary_unary_rpc_method_handler(
+                    self.list_models,
+                    request_deserializer=bytes,  # it says nothing
+                    response_serializer=pb.ListModelsResponse.SerializeToString,
+                ),
+            },
+        )
+
+    async def generate(
+        self, message: pb.GenerateRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.GenerateEvent]:
+        """Stream a request's events; a client that goes away takes its request back."""
+        request_id = request_id_of(message)
+        await context.send_initial_metadata(((REQUEST_ID, request_id),))
+        try:
+            order = order_of(message)
+            core = self._catalog.find(order.model)
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            loop = asyncio.get_running_loop()
+            seconds = context.time_remaining()
+            handle = core.submit(
+                order.request,
+                request_id=request_id,
+                picture=order.picture,
+                deadline=None if seconds is None else time.monotonic() + seconds,
+                on_event=lambda event: _hand_over(loop, events, event),
+            )
+            try:
+                async for event in _until_the_ending(events):
+                    yield message_of(event)
+            finally:
+                handle.cancel()  # nothing happens where it has ended
+        except Exception as error:
+            refused = refusal(error, request_id)
+            await context.abort(refused.code, refused.message, refused.metadata)
+
+    async def list_models(self, _: bytes, __: grpc.aio.ServicerContext[Any, Any]) -> pb.ListModelsResponse:
+        """List the bundles that are loaded."""
+        return pb.ListModelsResponse(models=[model_info_of(core.model) for core in self._catalog.cores])
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:
+    """Put an event of another thread into a queue of the event loop's."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+
+async def _until_the_ending(events: asyncio.Queue[Event]) -> AsyncIterator[Accepted | Progress | Picture]:
+    while True:
+        match await events.get():
+            case Finished():
+                return
+            case Failed(error=error):
+                raise error
+            case event:
+                yield event

@@ -1,0 +1,50 @@
+"""The ``mezzotint`` command: one file per subcommand, each imported when it is first asked for.
+
+A command's module imports click and rich at most; what it runs is imported inside the command, so that ``--help``
+loads no engine, no gRPC and no torch. Every intended error leaves as one sentence and an exit code (``errors.py``).
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from mezzotint.cli.errors import run
+
+_COMMANDS = ("compile", "serve", "generate", "inspect", "demo")
+
+
+class _OnDemand(click.Group):
+    """A group whose subcommands are modules beside this one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"mezzotint.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+
+@click.command(
+    cls=_OnDemand,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "MEZZOTINT",
+    },
+)
+@click.version_option(package_name="mezzotint", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Compile Stable Diffusion once, print pictures fast.
+
+    Compile a checkpoint into a bundle, serve bundles over gRPC, and generate pictures from a server.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; ``arguments`` is the process's own by default."""
+    sys.exit(run(cli, sys.argv[1:] if arguments is None else arguments))

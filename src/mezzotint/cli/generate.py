@@ -1,0 +1,185 @@
+"""``mezzotint generate``: asks a server for pictures and writes them to files. Imports the client alone."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mezzotint.cli.errors import CannotWrite, Refused
+from mezzotint.engines.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mezzotint.proto.client import Client
+    from mezzotint.proto.messages import Options
+    from mezzotint.proto.results import Picture
+
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_EPILOG = """\b
+Examples:
+  mezzotint generate "a shark on a blue background" --steps 25 --guidance 4 --seed 7 -o shark.png
+  mezzotint generate "a cat face" --sampler "DPM++ 2M Karras" --num-images 4 -o cat.webp
+"""
+
+
+def _text(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse what the shell handed over as bytes that are no text."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            f"{param.human_readable_name}={value!r}: is not valid UTF-8; write it in a UTF-8 terminal"
+        ) from None
+    return value
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("prompt", callback=_text)
+@click.option("--server", default="localhost:8001", show_default=True, callback=_text, help="The server's HOST:PORT.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="picture.png",
+    show_default=True,
+    help="The picture's file; its suffix is the format. Several pictures become NAME-0.png, NAME-1.png, …",
+)
+@click.option(
+    "--steps",
+    type=int,
+    default=25,
+    show_default=True,
+    help="Denoising steps. More take longer and add detail; most samplers are done by 30.",
+)
+@click.option(
+    "--guidance",
+    type=float,
+    default=7.5,
+    show_default=True,
+    help="How closely to follow the prompt (A1111's CFG scale); 1 or less is not guided, and twice as fast.",
+)
+@click.option("--seed", type=int, help="The same seed gives the same picture. [default: a new one, which is shown]")
+@click.option("--negative-prompt", default="", callback=_text, help="What the picture should not show.")
+@click.option(
+    "--sampler",
+    default="",
+    callback=_text,
+    help="ddim, euler, euler_a, heun, dpmpp_2m, or its name in diffusers or A1111. [default: the checkpoint's]",
+)
+@click.option(
+    "--sigmas",
+    default="",
+    callback=_text,
+    help="Noise levels: default, as trained, or karras, which often looks better in few steps. "
+    "[default: what the sampler's name says]",
+)
+@click.option(
+    "--spacing", default="", callback=_text, help="leading, trailing or linspace. [default: the checkpoint's]"
+)
+@click.option("--eta", type=float, default=0.0, show_default=True, help="DDIM's share of fresh noise, 0 to 1.")
+@click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
+@click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")
+@click.option("--num-images", type=int, default=1, show_default=True, help="Pictures; the i-th has seed + i.")
+@click.option("--model", default="", callback=_text, help="The bundle's name, where the server serves several of them.")
+@click.option(
+    "--preview-every",
+    type=int,
+    default=0,
+    show_default=True,
+    help="After every so many steps, write NAME.preview.jpg, small, to see early what becomes of it; 0 is never.",
+)
+@click.option(
+    "--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="For a file whose suffix says none."
+)
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds until the server gives it up.")
+def command(
+    prompt: str, server: str, output: Path, image_format: str | None, timeout: float | None, **options: object
+) -> None:
+    """Draw pictures of PROMPT with a running server, and write them with their parameters inside."""
+    from mezzotint.proto.client import Client
+    from mezzotint.proto.errors import MezzotintClientError
+
+    num_images = int(str(options["num_images"]))
+    request: Options = {**options, "image_format": _format(output, image_format)}  # type: ignore[typeddict-item]
+    if not output.absolute().parent.is_dir():
+        raise CannotWrite(output, FileNotFoundError(2, "its folder does not exist"))
+    try:
+        with Client(server) as client:
+            _paint(client, prompt, timeout, request, output, num_images)
+    except MezzotintClientError as error:
+        raise Refused(error.message, error.code.name) from None
+
+
+def _paint(
+    client: "Client", prompt: str, timeout: float | None, request: "Options", output: Path, num_images: int
+) -> None:
+    """Follow one request: a bar, previews, and each picture's file as soon as it is there."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from mezzotint.proto import results
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    done: dict[int, int] = {}
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task("waiting", total=None)
+        for event in client.stream(prompt, timeout=timeout, **request):
+            match event:
+                case results.Accepted():
+                    for warning in event.warnings:
+                        console.print(f"warning: {warning}", markup=False)
+                    progress.update(bar, total=event.steps * len(event.seeds))
+                case results.Progress():
+                    done[event.image_index] = event.step
+                    progress.update(bar, description="painting", completed=sum(done.values()))
+                    if event.preview:
+                        write_file(_preview_file(output, event.image_index, num_images), event.preview)
+                case results.Picture():
+                    path = _picture_file(output, event.image_index, num_images)
+                    write_file(path, event.data)
+                    click.echo(_said(path, event))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees a part of it. Raises CannotWrite."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            unfinished.write_bytes(data)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CannotWrite(path, error) from None
+
+
+def _format(output: Path, asked: str | None) -> str:
+    named = _FORMATS.get(output.suffix.lower())
+    if named is None and asked is None:
+        raise click.UsageError(
+            f"{click.format_filename(output)}: its suffix must be one of {', '.join(_FORMATS)}; or say `--format`"
+        )
+    if named is not None and asked is not None and named != asked:
+        raise click.UsageError(f"{click.format_filename(output)}: is named {named}, but `--format` says {asked}")
+    return asked or str(named)
+
+
+def _picture_file(output: Path, index: int, num_images: int) -> Path:
+    return output if num_images == 1 else output.with_stem(f"{output.stem}-{index}")
+
+
+def _preview_file(output: Path, index: int, num_images: int) -> Path:
+    return _picture_file(output, index, num_images).with_suffix(".preview.jpg")
+
+
+def _said(path: Path, picture: "Picture") -> str:
+    spent = picture.timings
+    return (
+        f"{click.format_filename(path)}: {picture.width}x{picture.height}, seed {picture.seed}, "
+        f"{spent.total_ms:.0f} ms (queue {spent.queue_ms:.0f}, encode {spent.encode_ms:.0f}, "
+        f"denoise {spent.denoise_ms:.0f}, decode {spent.decode_ms:.0f})"
+    )

@@ -1,0 +1,106 @@
+"""``mezzotint serve``: bundles over gRPC, until it is told to stop."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import click
+
+READY = "serving on "
+"""What stands before the address in the line that says that the server is ready."""
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. There is no authentication: 0.0.0.0 lets everyone in who can reach this machine.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The gRPC port; 0 is any free one."
+)
+@click.option(
+    "--device",
+    default="",
+    metavar="D|COMPONENT=D,…",
+    help="Where to run: cpu, gpu, npu or an execution provider, for all or by component (`text=cpu,unet=gpu`). "
+    "[default: what the bundle was built for]",
+)
+@click.option(
+    "--num-threads",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="CPU threads of one engine call; 0 is all cores. Set it where the server shares its machine.",
+)
+@click.option(
+    "--max-queue-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Pictures that may wait; more are refused at once, with a hint when to try again.",
+)
+@click.option(
+    "--max-started-images",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Pictures in the making at one time; each holds its latents in memory.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long a stopping server may take to finish what it has accepted.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="One row a call in one fixed shape, for engines whose rows depend on their neighbours: slower, and bit-equal "
+    "in any load.",
+)
+@click.option("--no-cache", is_flag=True, help="Keep nothing in the user's cache folder; the next start is slower.")
+@click.option(
+    "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="info is one line a request."
+)
+def command(
+    bundles: tuple[Path, ...],
+    host: str,
+    port: int,
+    device: str,
+    num_threads: int,
+    max_queue_size: int,
+    max_started_images: int,
+    drain_seconds: float,
+    strict: bool,
+    no_cache: bool,
+    log_level: str,
+) -> None:
+    """Serve each BUNDLE under its own name over gRPC.
+
+    Says where it listens as soon as every engine has run once. SIGTERM and Ctrl-C finish what was accepted, then stop.
+    """
+    # Libraries that run a subprocess make gRPC warn of forks, which this process has no use for.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+    from mezzotint.engines.bundle import LoadOptions, parse_devices
+    from mezzotint.server.app import serve
+    from mezzotint.server.config import CoreConfig, ServerConfig
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = ServerConfig(
+        host=host,
+        port=port,
+        drain_seconds=drain_seconds,
+        core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images),
+    )
+    options = LoadOptions(parse_devices(device), num_threads, strict, cache=not no_cache)
+    asyncio.run(
+        serve(list(bundles), config, options, ready=lambda port: click.echo(f"mezzotint: {READY}{host}:{port}"))
+    )

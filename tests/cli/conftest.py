@@ -1,0 +1,37 @@
+"""A real server, started as a user starts it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mezzotint.cli.serve import READY
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def server(emoji_bundle: Path) -> Iterator[str]:
+    """The address of a server of the demo model; it must stop cleanly in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mezzotint", "serve", str(emoji_bundle), "--port", "0", "--no-cache"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if READY not in line:
+            pytest.fail(f"the server did not start: {line}{process.communicate(timeout=60)[1]}")
+        yield line.rpartition(READY)[2].strip()
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()

@@ -1,0 +1,68 @@
+"""``mezzotint serve`` and ``demo``: what they say, and how they end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mezzotint.cli import cli
+from mezzotint.cli.errors import run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["missing"], 3, "missing: no bundle there"),
+        ([], 2, "Missing argument 'BUNDLE...'"),
+        (["missing", "--port", "70000"], 2, "'--port'"),
+        (["missing", "--device", "unett=cpu"], 3, "'unett' is no component"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(
+    arguments: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["serve", *arguments]) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_sentence(server: str, emoji_bundle: Path) -> None:
+    port = server.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "mezzotint", "serve", str(emoji_bundle), "--port", port],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert f"mezzotint: 127.0.0.1:{port}: cannot be listened on" in done.stderr
+
+
+def test_the_demo_paints_a_picture_and_leaves_no_server(emoji_bundle: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mezzotint", "demo", str(emoji_bundle), "-o", str(tmp_path / "shark.png")],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'shark.png'}: 64x64, seed 7" in done.stdout
+    assert (tmp_path / "shark.png").read_bytes().startswith(b"\x89PNG")
+    assert "stopped" in done.stderr
+
+
+def test_a_demo_of_no_bundle_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mezzotint", "demo", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert "no bundle there" in done.stderr

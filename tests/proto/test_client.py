@@ -1,0 +1,173 @@
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from mezzotint import AsyncClient, Client, MezzotintClientError
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.messages import build_request
+from mezzotint.proto.results import Accepted, Collector, Picture, Progress, event_of
+from mezzotint.server.app import Server
+from mezzotint.server.catalog import Catalog
+from mezzotint.server.config import CoreConfig
+from mezzotint.server.core import Core
+from tests.fakes import fake_model
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[str]:
+    """The address of a server on fake engines, in a thread of its own."""
+    ready, stop = threading.Event(), asyncio.Event()
+    found: list[str] = []
+
+    async def main() -> None:
+        model, _ = fake_model(tmp_path)
+        server = Server(Catalog(["fake"]))
+        server.catalog.add(Core(model, CoreConfig()))
+        found.append(f"127.0.0.1:{await server.start('127.0.0.1', 0)}")
+        found.append(asyncio.get_running_loop())  # type: ignore[arg-type]
+        ready.set()
+        await stop.wait()
+        await server.stop(5.0)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    assert ready.wait(10)
+    yield found[0]
+    found[1].call_soon_threadsafe(stop.set)  # type: ignore[attr-defined]
+    thread.join()
+
+
+def test_generate_returns_pictures_files_seeds_timings_and_warnings(target: str) -> None:
+    steps: list[Progress] = []
+    with Client(target) as client:
+        result = client.generate("a cat", steps=2, seed=9, num_images=2, preview_every=1, on_progress=steps.append)
+    assert [image.size for image in result.images] == [(32, 32)] * 2
+    assert [file[:4] for file in result.files] == [b"\x89PNG"] * 2
+    assert result.seeds == [9, 10]
+    assert result.timings[0].denoise_ms > 0
+    assert result.warnings == ()
+    assert len(result.request_id) == 32
+    assert len(steps) == 4
+    assert steps[0].preview[:2] == b"\xff\xd8"
+
+
+def test_latents_go_in_and_come_out(target: str) -> None:
+    latents = np.ones((1, 4, 8, 8), np.float32)
+    with Client(target) as client:
+        (picture,) = client.generate("a", steps=1, latents=latents, return_latents=True).pictures
+        (plain,) = client.generate("a", steps=1, seed=picture.seed).pictures
+    assert picture.latents is not None
+    assert (picture.latents.shape, picture.latents.dtype) == ((4, 8, 8), np.float32)
+    assert plain.latents is None
+    assert picture.data != plain.data
+
+
+def test_the_same_seed_gives_the_same_bytes_through_both_clients(target: str) -> None:
+    async def ask() -> list[bytes]:
+        async with AsyncClient(target) as client:
+            assert [model.name for model in await client.models()] == ["fake"]
+            return (await client.generate("a cat", steps=3, seed=4)).files
+
+    with Client(target) as client:
+        assert client.generate("a cat", steps=3, seed=4).files == asyncio.run(ask())
+
+
+def test_a_stream_gives_events_and_can_be_cancelled(target: str) -> None:
+    with Client(target) as client:
+        kinds = [type(event) for event in client.stream("a cat", steps=2)]
+        assert kinds == [Accepted, Progress, Progress, Picture]
+        stream = client.stream("a cat", steps=1000)
+        assert isinstance(next(iter(stream)), Accepted)
+        stream = client.stream("a cat", steps=1000)
+        stream.cancel()
+        with pytest.raises(MezzotintClientError, match="the request was cancelled") as failure:
+            list(stream)
+    assert failure.value.code is grpc.StatusCode.CANCELLED
+
+
+def test_models_say_what_they_were_built_for(target: str) -> None:
+    with Client(target, timeout=10.0) as client:
+        (model,) = client.models()
+    assert (model.name, model.width.max, model.engines[1].precision) == ("fake", 64, "fp32")
+
+
+def test_a_refusal_has_code_sentence_and_request_id(target: str) -> None:
+    with Client(target) as client, pytest.raises(MezzotintClientError) as refusal:
+        client.generate("a cat", sampler="magic", request_id="mine")
+    assert refusal.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(refusal.value).startswith("sampler='magic': must be one of ddim")
+    assert (refusal.value.request_id, refusal.value.retry_after_ms) == ("mine", None)
+
+
+def test_no_server_is_one_sentence_that_names_the_target() -> None:
+    sentence = "127.0.0.1:1: no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
+
+    async def ask() -> None:
+        async with AsyncClient("127.0.0.1:1") as client:
+            await client.generate("a cat")
+
+    with Client("127.0.0.1:1") as client:
+        for call in (lambda: client.generate("a cat"), client.models, lambda: asyncio.run(ask())):
+            with pytest.raises(MezzotintClientError) as failure:
+                call()
+            assert (str(failure.value), failure.value.code) == (sentence, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_a_seed_and_an_id_are_always_sent() -> None:
+    first, second = build_request("a", {}), build_request("a", {"seed": None})
+    assert first.HasField("seed")
+    assert (first.seed, first.request_id) != (second.seed, second.request_id)
+    assert 0 <= first.seed < 2**32
+    assert not first.HasField("steps")  # the server's default
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"seed": 2**63}, "seed=9223372036854775808: must be between 0 and 9223372036854775807"),
+        ({"seed": -1}, "seed=-1: must be between 0 and 9223372036854775807"),
+        ({"image_format": "gif"}, "image_format='gif': must be one of png, jpeg, jpg, webp"),
+        ({"steps": 2**40}, "steps=1099511627776: cannot be sent"),
+        ({"steps": "many"}, "steps='many': cannot be sent"),
+        ({"latents": "noise"}, "latents: cannot be sent"),
+    ],
+)
+def test_what_cannot_be_sent_is_one_sentence(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(MezzotintClientError) as refusal:
+        build_request("a", options)  # type: ignore[arg-type]
+    assert str(refusal.value).startswith(sentence)
+    assert refusal.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_prompt_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(MezzotintClientError, match=r"prompt='a.ud800': cannot be sent"):
+        build_request("a\ud800", {})
+
+
+def test_an_unknown_option_names_those_there_are() -> None:
+    with pytest.raises(TypeError, match="unknown option cfg_scale; there are model, negative_prompt, steps"):
+        build_request("a", {"cfg_scale": 7})  # type: ignore[typeddict-unknown-key]
+
+
+def test_a_stream_that_ends_early_is_an_error_and_an_unknown_event_is_not() -> None:
+    collector = Collector("id")
+    collector.add(Accepted("id", (1, 2), 3, 0, ()))
+    with pytest.raises(MezzotintClientError, match="the stream ended after 0 of 2 pictures"):
+        collector.result()
+    assert event_of(pb.GenerateEvent()) is None
+
+
+def test_importing_mezzotint_and_its_client_stays_light() -> None:
+    check = (
+        "import sys, mezzotint; assert 'grpc' not in sys.modules; mezzotint.Client; mezzotint.AsyncClient; "
+        "print(sorted({'numpy', 'PIL', 'pydantic', 'torch', 'openvino', 'mezzotint.engines'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mezzotint.engines.errors import (
+    Cancelled,
+    DeadlineExpired,
+    EngineFailed,
+    InvalidRequest,
+    MezzotintError,
+    QueueFull,
+    Unavailable,
+)
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.request import Request
+from mezzotint.server.config import CoreConfig, ServerConfig
+from mezzotint.server.core import Core, Handle
+from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.pictures import PictureOptions
+from tests.fakes import FakeClock, FakeEngine, fake_model
+
+
+class Bench:
+    """A core on fake engines and a fake clock; what its requests hear is kept in ``heard``."""
+
+    def __init__(self, folder: Path, config: CoreConfig) -> None:
+        model, engines = fake_model(folder)
+        self.unet: FakeEngine = engines[Component.UNET]
+        self.clock = FakeClock()
+        self.core = Core(model, config, clock=self.clock)
+        self.heard: dict[str, queue.SimpleQueue[Event]] = {}
+
+    def submit(self, name: str, deadline: float | None = None, **fields: object) -> Handle:
+        events = self.heard[name] = queue.SimpleQueue()
+        return self.core.submit(
+            Request(**{"steps": 2} | fields), request_id=name, on_event=events.put, deadline=deadline
+        )
+
+    def events(self, name: str) -> list[Event]:
+        """All events of a request, up to its ending."""
+        events = []
+        while not events or not isinstance(events[-1], Finished | Failed):
+            events.append(self.heard[name].get(timeout=10))
+        return events
+
+    def error(self, name: str) -> Exception:
+        ending = self.events(name)[-1]
+        assert isinstance(ending, Failed)
+        return ending.error
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, CoreConfig(max_queue_size=4, max_started_images=8))
+    yield bench
+    bench.unet.release()
+    bench.core.close()
+
+
+def entered(bench: Bench) -> None:
+    assert bench.unet.entered.acquire(timeout=10)
+
+
+def test_events_come_in_order_and_end_once(bench: Bench) -> None:
+    bench.submit("one", num_images=2, preview_every=1)
+    events = bench.events("one")
+    assert isinstance(events[0], Accepted)
+    assert sum(isinstance(event, Progress) for event in events) == 4
+    assert [event.image_index for event in events if isinstance(event, Picture)] == [0, 1]
+    assert isinstance(events[-1], Finished)
+    assert bench.core.drain(5.0)
+    assert bench.heard["one"].empty()
+
+
+def test_heun_reports_steps_rather_than_evaluations(bench: Bench) -> None:
+    bench.submit("one", sampler="heun", steps=3)
+    assert [event.step for event in bench.events("one") if isinstance(event, Progress)] == [1, 2, 3]
+    assert len(bench.unet.calls) == 5
+
+
+def test_a_wrong_request_ends_with_its_error(bench: Bench) -> None:
+    bench.submit("one", steps=0)
+    error = bench.error("one")
+    assert isinstance(error, InvalidRequest)
+    assert str(error) == "steps=0: must be between 1 and 1000"
+
+
+def test_a_deadline_that_passes_between_steps_ends_the_request(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("one", deadline=5.0, steps=9)
+    entered(bench)
+    bench.clock.now = 6.0
+    bench.unet.release()
+    error = bench.error("one")
+    assert isinstance(error, DeadlineExpired)
+    assert str(error) == ("the deadline passed after 1 of 9 steps; allow the request more time, or ask for fewer steps")
+    assert bench.unet.calls == [2]
+
+
+def test_a_cancelled_request_runs_no_further_step(bench: Bench) -> None:
+    bench.unet.hold()
+    handle = bench.submit("one", steps=9)
+    entered(bench)
+    handle.cancel()
+    bench.unet.release()
+    assert isinstance(bench.error("one"), Cancelled)
+    assert bench.unet.calls == [2]
+
+
+def test_a_failing_engine_ends_the_requests_of_its_batch_alone(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("one", steps=1, num_images=4)  # fills the call
+    entered(bench)
+    bench.submit("two", steps=1)
+    bench.unet.failures = 1
+    bench.unet.release()
+    error = bench.error("one")
+    assert isinstance(error, EngineFailed)
+    assert str(error) == "request one: an engine failed; the server's log says why under that id"
+    assert isinstance(bench.events("two")[-1], Finished)
+
+
+def test_a_full_queue_refuses_at_once(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("one", num_images=4)  # fills the call
+    entered(bench)
+    for name in ("two", "three", "four", "five"):
+        bench.submit(name)
+    with pytest.raises(QueueFull, match="of 4 images wait; try again in") as refusal:
+        bench.submit("six")
+    assert refusal.value.retry_after_ms >= 1
+    bench.unet.release()
+    assert all(isinstance(bench.events(name)[-1], Finished) for name in ("one", "two", "three", "four", "five"))
+
+
+def test_a_draining_core_finishes_and_refuses(bench: Bench) -> None:
+    bench.submit("one")
+    assert bench.core.drain(10.0)
+    assert isinstance(bench.events("one")[-1], Finished)
+    with pytest.raises(Unavailable, match="model fake: the server is stopping; send the request to another"):
+        bench.submit("two")
+
+
+def test_closing_ends_what_is_open(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("one")
+    entered(bench)
+    assert not bench.core.drain(0.0)
+    bench.unet.release()
+    bench.core.close()
+    assert isinstance(bench.events("one")[-1], Finished | Failed)
+
+
+def test_a_caller_that_fails_does_not_stop_the_loop(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: Event) -> None:
+        raise OSError("gone")
+
+    bench.core.submit(Request(steps=1), request_id="deaf", on_event=fail)
+    assert bench.core.drain(10.0)
+    assert "request deaf: its caller failed to take Accepted" in caplog.text
+
+
+def test_a_wrong_picture_format_or_setting_is_one_sentence() -> None:
+    with pytest.raises(InvalidRequest, match="format='gif': must be one of png, jpeg, webp"):
+        PictureOptions("gif")
+    with pytest.raises(MezzotintError, match="max_queue_size=0: must be at least 1"):
+        CoreConfig(max_queue_size=0)
+    with pytest.raises(MezzotintError, match="port=70000: must be between 0 and 65535"):
+        ServerConfig(port=70000)
+    with pytest.raises(MezzotintError, match="drain_seconds=nan: must be 0 or more"):
+        ServerConfig(drain_seconds=float("nan"))

@@ -1,0 +1,42 @@
+import grpc
+import pytest
+
+from mezzotint.engines import errors
+from mezzotint.server.status import refusal
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequest("no"), grpc.StatusCode.INVALID_ARGUMENT),
+        (errors.ModelNotFound("no"), grpc.StatusCode.NOT_FOUND),
+        (errors.ShapeNotCompiled("no"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.QueueFull("no", retry_after_ms=7), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (errors.DeadlineExpired("no"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (errors.Cancelled("no"), grpc.StatusCode.CANCELLED),
+        (errors.Unavailable("no"), grpc.StatusCode.UNAVAILABLE),
+        (errors.EngineFailed("no"), grpc.StatusCode.INTERNAL),
+    ],
+)
+def test_an_error_of_ours_keeps_its_sentence_and_has_its_status(error: Exception, code: grpc.StatusCode) -> None:
+    found = refusal(error, "id")
+    assert (found.code, found.message) == (code, "no")
+    assert ("request-id", "id") in found.metadata
+
+
+def test_a_subclass_has_its_ancestors_status() -> None:
+    class Odd(errors.InvalidRequest):
+        pass
+
+    assert refusal(Odd("odd"), "id").code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_full_queue_says_when_to_try_again() -> None:
+    assert ("retry-after-ms", "250") in refusal(errors.QueueFull("full", retry_after_ms=250), "id").metadata
+
+
+def test_any_other_error_is_internal_and_its_text_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    found = refusal(KeyError("secret"), "id")
+    assert found.code is grpc.StatusCode.INTERNAL
+    assert found.message == "request id: the server failed; its log says why under that id"
+    assert "secret" in caplog.text

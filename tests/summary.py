@@ -1,0 +1,56 @@
+"""Writes what a full test run found as a Markdown page: ``python -m tests.summary build/tests.xml PAGE``."""
+
+import platform
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+_LIBRARIES = ("openvino", "onnxruntime", "torch", "diffusers", "numpy")
+
+
+def summary(results: Path) -> str:
+    """Return the page: counts and seconds for each test file, and the versions that were tried."""
+    from importlib.metadata import version
+
+    cases = list(ElementTree.parse(results).getroot().iter("testcase"))
+    measured = [f"- {p.get('name')}: {p.get('value')}" for case in cases for p in case.iter("property")]
+    counts: dict[str, Counter[str]] = {}
+    seconds: Counter[str] = Counter()
+    for case in cases:
+        name = _file(case.get("classname", ""))
+        outcomes = {child.tag for child in case}
+        outcome = next((tag for tag in ("failure", "error", "skipped") if tag in outcomes), "passed")
+        counts.setdefault(name, Counter())[outcome] += 1
+        seconds[name] += round(float(case.get("time", 0)), 3)
+    versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    rows = [
+        f"| {name} | {c['passed']} | {c['failure'] + c['error']} | {c['skipped']} | {seconds[name]:.1f} |"
+        for name, c in sorted(counts.items())
+    ]
+    total = sum(counts.values(), Counter[str]())
+    return "\n".join(
+        [
+            "# Verification",
+            "",
+            f"Written by `make test-all`: Python {platform.python_version()}, {platform.machine()}; {versions}.",
+            "",
+            f"{total['passed']} passed, {total['failure'] + total['error']} failed, {total['skipped']} skipped.",
+            "",
+            *([*measured, ""] if measured else []),
+            "| tests | passed | failed | skipped | seconds |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _file(classname: str) -> str:
+    parts = classname.split(".")
+    last = next((i for i, part in enumerate(parts) if part.startswith("test_")), len(parts) - 1)
+    return "/".join(parts[: last + 1]) + ".py"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(summary(Path(sys.argv[1])), encoding="utf-8")
