@@ -43,14 +43,15 @@ class Engine(Protocol):
 
     @property
     def row_counts(self) -> tuple[int, ...]:
-        """The row counts that it prepares; a call of others is split into these."""
+        """The row counts that it is meant to have ready; a call of others is split into these."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run once; outputs are valid until this engine's next run. Raises EngineFailed.
+        """Run once; outputs are valid until this engine's next run. Raises EngineFailed."""
+        ...
 
-        Calls of different row counts may run at once in different threads.
-        """
+    def prepare(self, inputs: Mapping[str, Array]) -> None:
+        """Get ready for calls of exactly these shapes, in any thread, while others run. Raises EngineFailed."""
         ...
 
     def close(self) -> None:

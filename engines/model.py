@@ -5,7 +5,6 @@
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +20,8 @@ from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.request import Request, check_request, size_of
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import SigmaSpacing, Spacing
+
+_FIRST_ROWS = 2
 
 
 class Model:
@@ -150,25 +151,32 @@ class Model:
             engine.close()
 
     def warm_up(self) -> None:
-        """Run every engine once at the default size and every row count it was prepared for, side by side."""
+        """Run every engine once at the default size: rows of one guided image, the commonest call."""
+        for engine in self.engines.values():
+            self._prepare(engine, max(count for count in engine.row_counts if count <= _FIRST_ROWS))
+
+    def warm_up_rest(self) -> None:
+        """Prepare the row counts that ``warm_up`` left out; may run in a thread of its own while requests are served.
+
+        Until one is ready its rows go through those that are, with the same result, bit for bit.
+        """
+        for engine in self.engines.values():
+            for rows in sorted(engine.row_counts, reverse=True):
+                self._prepare(engine, rows)
+
+    def _prepare(self, engine: Engine, rows: int) -> None:
         latents = self.manifest.latents
         lengths = {
+            "rows": rows,
             "height": latents.default_height // latents.factor,
             "width": latents.default_width // latents.factor,
             "tokens": self.manifest.text.max_tokens,
         }
-
-        def run(call: tuple[Engine, int]) -> None:
-            engine, rows = call
-            shapes = {
-                t.name: [(lengths | {"rows": rows})[a] if isinstance(a, str) else a for a in t.axes]
-                for t in engine.spec.inputs
-            }
-            engine.run({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
-
-        calls = [(engine, rows) for engine in self.engines.values() for rows in engine.row_counts]
-        with ThreadPoolExecutor(max_workers=len(calls)) as pool:
-            list(pool.map(run, sorted(calls, key=lambda call: -call[1])))
+        shapes = {
+            tensor.name: [lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes]
+            for tensor in engine.spec.inputs
+        }
+        engine.prepare({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
     def _make_plan(
         self, sampler: str, steps: int, sigmas: str, spacing: str, eta: float, custom_sigmas: tuple[float, ...]

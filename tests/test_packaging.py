@@ -99,7 +99,10 @@ def test_a_venv_without_torch_serves_a_picture(serving: Path, emoji_bundle: Path
         )
     finally:
         server.terminate()
-        assert server.wait(60) == 0
+        code = server.wait(60)
+        if server.stdout is not None:
+            server.stdout.close()
+    assert code == 0
     assert (tmp_path / "shark.png").read_bytes().startswith(b"\x89PNG")
 
 

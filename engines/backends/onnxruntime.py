@@ -35,6 +35,10 @@ class ONNXRuntimeEngine:
         outputs = call_in_parts(arrays, self.row_counts, self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
+    def prepare(self, inputs: Mapping[str, Array]) -> None:
+        """Run ``inputs`` once, which makes the session allocate what their shapes need."""
+        self.run(inputs)
+
     def close(self) -> None:
         """Free the session."""
         self._session = None

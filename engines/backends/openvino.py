@@ -50,12 +50,22 @@ class OpenVINOEngine:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
-        outputs = call_in_parts(arrays, self.row_counts, self._call)
+        outputs = call_in_parts(arrays, self._ready_counts(arrays), self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
+
+    def prepare(self, inputs: Mapping[str, Array]) -> None:
+        """Compile for the shapes of ``inputs`` and run them once."""
+        self._call([np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs])
 
     def close(self) -> None:
         """Free all compiled models."""
         self._requests.clear()
+
+    def _ready_counts(self, arrays: list[Array]) -> tuple[int, ...]:
+        """Return the row counts that are compiled for these arrays, so that no call waits; all where none is."""
+        rest = [array.shape[1:] for array in arrays]
+        ready = (count for count in self.row_counts if tuple((count, *shape) for shape in rest) in self._requests)
+        return tuple(ready) or self.row_counts
 
     def _call(self, arrays: list[Array]) -> list[Array]:
         shapes = tuple(array.shape for array in arrays)
