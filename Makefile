@@ -43,9 +43,11 @@ test-all: lint ## lint, and all tests but those that need a GPU; writes docs/ver
 test-gpu: setup ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
-proto: setup ## regenerate the gRPC stubs from proto/mezzotint.proto
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt grpcio-tools mypy-protobuf
-	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/mezzotint/proto/*.proto
+# An old generator on purpose: its code loads with every protobuf from 4.25 on, whatever else is installed beside it.
+proto: ## regenerate the gRPC stubs from proto/mezzotint.proto
+	test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
+	build/protoc/bin/pip install --disable-pip-version-check --quiet "grpcio-tools==1.62.3" "setuptools<70"
+	build/protoc/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/mezzotint/proto/*.proto
 
 wheel: setup ## build dist/*.whl
 	$(BIN)/python -m build --wheel

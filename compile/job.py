@@ -45,13 +45,14 @@ class CompileJob:
 
 
 class Status(StrEnum):
-    """How a stage stands."""
+    """How a stage stands; ``NOTE`` is a sentence on something that the user might expect and does not get."""
 
     STARTED = "started"
     PROGRESS = "progress"
     BUILT = "built"
     REUSED = "reused"
     FAILED = "failed"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,14 @@ class _Compilation:
 
     def _load(self) -> Checkpoint:
         self.tell(StageEvent("load", Status.STARTED))
+        started = time.perf_counter()
         checkpoint = load_checkpoint(self.job.source, config=self.job.config)
-        self.tell(StageEvent("load", Status.BUILT, detail=f"{checkpoint.name}, digest {checkpoint.digest[:12]}"))
+        seconds = time.perf_counter() - started
+        self.tell(
+            StageEvent("load", Status.BUILT, f"{checkpoint.name}, digest {checkpoint.digest[:12]}", seconds=seconds)
+        )
+        for note in checkpoint.notes:
+            self.tell(StageEvent("load", Status.NOTE, note))
         return checkpoint
 
     def _record(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange]) -> reference.Arrays:

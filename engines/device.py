@@ -25,4 +25,6 @@ def to_host(array: Array) -> npt.NDArray[Any]:
     """Return a numpy array of ``array``; waits for the device."""
     if isinstance(array, np.ndarray):
         return array
-    return np.asarray(array_api_compat.to_device(array, "cpu"))
+    if array_api_compat.is_cupy_array(array):
+        return np.asarray(array_api_compat.to_device(array, "cpu"))
+    return np.from_dlpack(array)

@@ -105,7 +105,7 @@ class Model:
         rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
         embeddings = self.prompts.embed(np.stack(list(rows.values())))
         states = self.engines[Component.TEXT_ENCODER].run({"embeddings": embeddings})["states"]
-        by_ids = dict(zip(rows, states[:, 0, ...], strict=True))
+        by_ids = {ids: states[i, 0, ...] for i, ids in enumerate(rows)}
         xp = device.xp(states)
         for image in batch.images:
             text = [_given(image.request, i - image.num_rows) for i in range(image.num_rows)]

@@ -28,7 +28,7 @@ class MezzotintClientError(Exception):
 
 def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> MezzotintClientError:
     """Turn gRPC's error of a call to ``target`` into ours."""
-    metadata = dict(error.trailing_metadata() or ())
+    metadata: dict[str, str | bytes] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code, message = error.code(), error.details() or "the call failed without a word"
     ours = _REQUEST_ID in metadata
     if code is grpc.StatusCode.UNAVAILABLE and not ours:

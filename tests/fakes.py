@@ -85,6 +85,9 @@ class FakeEngine:
                 pixels = inputs["latents"][:, :3].repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
                 return {"pixels": np.ascontiguousarray(pixels * np.float32(0.3))}
 
+    def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
+        self.run(inputs)
+
     def close(self) -> None:
         pass
 

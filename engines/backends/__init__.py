@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 
 from mezzotint.engines.backend import Backend
 from mezzotint.engines.errors import BundleError
@@ -20,6 +21,8 @@ def get_backend(name: str) -> Backend:
         raise BundleError(
             f"backend {name}: {_LIBRARY[name]} is not installed; `pip install 'mezzotint[{_EXTRA[name]}]'`"
         )
+    # OpenVINO's package reports its use over the network unless this one is missing, and forks to do so.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     module = importlib.import_module(f"mezzotint.engines.backends.{name}")
     backend: Backend = module.BACKEND
     return backend

@@ -39,6 +39,9 @@ class CompileProgress:
 
     def report(self, event: "StageEvent") -> None:
         """Show one event of the compiler."""
+        if event.status == "note":
+            self._console.print(f"[yellow]note[/] {escape(event.detail)}")
+            return
         if event.status not in _STYLES:
             task = self._tasks.get(event.stage)
             if task is None:

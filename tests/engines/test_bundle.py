@@ -1,0 +1,141 @@
+"""Opening bundles: what is refused before an engine is loaded, and in which words."""
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mezzotint.engines.backends import get_backend
+from mezzotint.engines.bundle import LoadOptions, open_bundle, parse_devices, row_counts
+from mezzotint.engines.errors import BundleError, DeviceNotFound
+from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
+from mezzotint.engines.model import Model, generate
+from mezzotint.engines.request import Request
+
+HERE = LoadOptions(devices={}, cache=False)
+
+
+@pytest.fixture
+def bundle(emoji_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(emoji_bundle, tmp_path / "bundle")
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    change(manifest)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_flipped_byte_is_refused_by_file_and_both_digests(bundle: Path) -> None:
+    weights = bytearray((bundle / "unet.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (bundle / "unet.bin").write_bytes(weights)
+    with pytest.raises(BundleError, match=r"unet\.bin: sha256 is [0-9a-f]{12}…, the manifest says [0-9a-f]{12}…"):
+        open_bundle(bundle, HERE)
+
+
+def test_a_missing_engine_file_is_one_sentence(bundle: Path) -> None:
+    (bundle / "unet.xml").unlink()
+    with pytest.raises(BundleError, match=r"unet\.xml: cannot be read \(No such file"):
+        open_bundle(bundle, HERE)
+
+
+def test_another_runtime_version_is_refused_by_both_versions(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["engines"][1].update(backend_version="2024.0.0"))
+    installed = get_backend("openvino").version()
+    with pytest.raises(BundleError, match=rf"unet was built for openvino 2024\.0\.0, but {installed} is installed"):
+        open_bundle(bundle, HERE)
+
+
+def test_a_manifest_of_another_format_version_is_refused(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest.update(format_version=99))
+    with pytest.raises(BundleError, match="format version 99, but this Mezzotint reads 1"):
+        open_bundle(bundle, HERE)
+
+
+def test_an_unknown_key_in_a_manifest_is_named(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest.update(colour="red"))
+    with pytest.raises(BundleError, match="colour"):
+        open_bundle(bundle, HERE)
+
+
+def test_half_a_manifest_is_one_sentence(bundle: Path) -> None:
+    (bundle / MANIFEST).write_text('{"format_version": 1,')
+    with pytest.raises(BundleError, match=r"manifest\.json: .*compile the bundle again"):
+        open_bundle(bundle, HERE)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle there"):
+        open_bundle(tmp_path, HERE)
+
+
+def test_an_absent_device_is_refused_with_those_found(bundle: Path) -> None:
+    with pytest.raises(DeviceNotFound, match="GPU.*found CPU"):
+        open_bundle(bundle, LoadOptions(devices={Component.UNET: "GPU"}, cache=False))
+
+
+def test_devices_are_read_whole_or_by_component() -> None:
+    assert parse_devices("cpu") == {"": "cpu"}
+    assert parse_devices("text=cpu,unet=gpu") == {"text_encoder": "cpu", "unet": "gpu"}
+    with pytest.raises(BundleError, match="'clip' is no component"):
+        parse_devices("clip=cpu")
+
+
+def test_rows_are_prepared_within_one_class_that_agrees_up_to_the_knee(emoji_bundle: Path) -> None:
+    unet = read_manifest(emoji_bundle).engine(Component.UNET)
+    assert unet.row_classes == ((1, 2, 4, 8),)
+    flat = unet.model_copy(update={"step_ms": {1: 10.0, 2: 20.0, 4: 40.0, 8: 80.0}})
+    steep = unet.model_copy(update={"step_ms": {1: 10.0, 2: 11.0, 4: 12.0, 8: 13.0}})
+    apart = steep.model_copy(update={"row_classes": ((1,), (2, 4), (8,))})
+    assert row_counts(flat) == (1,)
+    assert row_counts(steep) == (1, 2, 4, 8)
+    assert row_counts(apart) == (2, 4)
+
+
+def pixels(model: Model, *requests: Request) -> list[np.ndarray[Any, Any]]:
+    made = generate(model, list(requests))
+    return [image.pixels for images in made for image in images if image.pixels is not None]
+
+
+MINE = Request(prompt="a shark", steps=5, guidance=4.0, seed=9, sampler="euler_a")
+OTHERS = (
+    Request(prompt="a cat", steps=4, guidance=3.0, seed=1, sampler="heun"),
+    Request(prompt="a dog", steps=7, guidance=1.0, seed=2, sampler="dpmpp_2m", num_images=3),
+    Request(prompt="a fox", steps=6, guidance=6.0, seed=3, sampler="ddim", eta=1.0),
+)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_picture_is_bit_equal_alone_and_at_any_place_among_others(emoji: Model, place: int) -> None:
+    alone = pixels(emoji, MINE)[0]
+    mixed = generate(emoji, [*OTHERS[:place], MINE, *OTHERS[place:]])[place][0].pixels
+    assert mixed is not None
+    assert np.array_equal(alone, mixed)
+
+
+def test_strict_mode_runs_one_fixed_shape_and_gives_the_same_picture(emoji: Model, emoji_bundle: Path) -> None:
+    strict = open_bundle(emoji_bundle, LoadOptions(devices={}, strict=True, cache=False))
+    assert all(engine.row_counts == (1,) for engine in strict.engines.values())
+    assert np.array_equal(pixels(strict, MINE)[0], pixels(emoji, MINE)[0])
+
+
+def test_rows_that_are_prepared_later_change_nothing(emoji_bundle: Path) -> None:
+    model = open_bundle(emoji_bundle, HERE)
+    model.warm_up()
+    before = pixels(model, MINE, *OTHERS)
+    model.warm_up_rest()
+    for a, b in zip(before, pixels(model, MINE, *OTHERS), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_opening_a_bundle_reports_nothing_to_anyone(emoji_bundle: Path) -> None:
+    get_backend("openvino")
+    assert sys.modules["openvino_telemetry"] is None
+    assert importlib.import_module("openvino")
