@@ -59,10 +59,13 @@ def region() -> str:
             "",
             precisions("sd15-size"),
             "",
-            "Which precision is fastest depends on model and machine, so `--precision auto` measures it. The server's own "
-            "time, outside the engines, on the emoji model:",
+            "Which precision is fastest depends on model and machine, so `--precision auto` measures it.",
+            "",
+            "The server's own time, outside the engines, on the emoji model:",
             "",
             table(own),
+            "",
+            f"`pip install '.[serve]'` takes {read('install-size')['rows'][0]['MB']} MB, OpenVINO most of it.",
             "",
         ]
     )
