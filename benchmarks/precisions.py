@@ -1,7 +1,7 @@
 """What does each precision cost and give? Size, speed and picture of every one, on one checkpoint.
 
     python -m benchmarks.precisions models/emoji --name emoji
-    python -m benchmarks.precisions build/sd15-full --name sd15-size --side 256 --rounds 5
+    python -m benchmarks.precisions build/sd15-full --name sd15-size --side 256 --rounds 4 --max-rows 2 --prompt "a cat"
 
 Engines are timed in turns with fp32, two at a time, since a large model's would not fit into memory together. The last
 column is the mean PSNR of whole pictures against diffusers on torch, same seeds.
@@ -27,12 +27,15 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 ROWS = 2
 
 
-def compile_one(checkpoint: Path, target: Path, precision: str, side: int, backend: str) -> dict[str, Any]:
+def compile_one(checkpoint: Path, target: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compile in a process of its own, as a user does; returns seconds and peak memory."""
     command = [sys.executable, "-m", "mezzotint", "compile", str(checkpoint), "--output", str(target)]
-    command += ["--precision", precision, "--backend", backend]
-    if side:
-        command += ["--height", str(side), "--width", str(side)]
+    command += ["--precision", precision, "--backend", options.backend]
+    command += ["--max-rows", str(options.max_rows)]
+    if options.side:
+        command += ["--height", str(options.side), "--width", str(options.side)]
+    for prompt in options.prompt:
+        command += ["--prompt", prompt]
     begun = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -66,6 +69,8 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--side", type=int, default=0, help="pixels; 0 is the checkpoint's own size")
     parser.add_argument("--backend", default="openvino")
+    parser.add_argument("--max-rows", type=int, default=8)
+    parser.add_argument("--prompt", action="append", default=[], help="what verification paints; fewer is faster")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     options = parser.parse_args()
@@ -74,7 +79,7 @@ def main() -> None:
     for precision in PRECISIONS:
         target = options.work / f"{options.name}-{options.backend}-{precision}"
         try:
-            found = compile_one(options.checkpoint, target, precision, options.side, options.backend)
+            found = compile_one(options.checkpoint, target, precision, options)
         except MezzotintError as error:
             print(f"{precision}: left out, {error}")
             continue

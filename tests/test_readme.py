@@ -74,9 +74,8 @@ class Session:
     def end(self) -> None:
         if self.server is not None:
             self.server.terminate()
-            assert self.server.wait(60) == 0
-            assert self.server.stdout is not None
-            self.server.stdout.close()
+            self.server.communicate(timeout=60)
+            assert self.server.returncode == 0
 
 
 @pytest.fixture

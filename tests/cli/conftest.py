@@ -31,7 +31,6 @@ def server(emoji_bundle: Path) -> Iterator[str]:
         yield line.rpartition(READY)[2].strip()
     finally:
         process.terminate()
-        assert process.wait(60) == 0
-        process.stdout.close()
-        assert process.stderr is not None
-        process.stderr.close()
+        _, log = process.communicate(timeout=60)
+    if process.returncode:
+        pytest.fail(f"the server ended with {process.returncode}:\n{log}")

@@ -77,7 +77,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_an_absent_device_is_refused_with_those_found(bundle: Path) -> None:
-    with pytest.raises(DeviceNotFound, match="GPU.*found CPU"):
+    with pytest.raises(DeviceNotFound, match=r"GPU.*found CPU"):
         open_bundle(bundle, LoadOptions(devices={Component.UNET: "GPU"}, cache=False))
 
 

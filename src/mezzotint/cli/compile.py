@@ -99,6 +99,13 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A diffusers folder with the configs of a single-file checkpoint that is neither SD 1.5 nor 2.1.",
 )
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="A picture that verification paints, with torch and with the engines; repeat it for more. Name what your "
+    "model was tuned for. [default: four plain ones]",
+)
 @click.option("--name", default="", help="The name that clients ask for. [default: the checkpoint's]")
 @click.option(
     "--cache",
@@ -115,6 +122,7 @@ def command(
     max_rows: int,
     device: str,
     config: Path | None,
+    prompts: tuple[str, ...],
     name: str,
     cache: Path | None,
 ) -> None:
@@ -127,7 +135,7 @@ def command(
         os.environ.setdefault(variable, value)
 
     from mezzotint.cli.progress import CompileProgress
-    from mezzotint.compile.job import CompileJob
+    from mezzotint.compile.job import DEFAULT_PROMPTS, CompileJob
     from mezzotint.compile.pipeline import compile_checkpoint
     from mezzotint.engines.bundle import cache_folder
 
@@ -143,6 +151,7 @@ def command(
         config=config,
         name=name,
         device=device,
+        prompts=prompts or DEFAULT_PROMPTS,
     )
     with CompileProgress() as progress:
         bundle = compile_checkpoint(job, progress.report)
