@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -155,13 +155,15 @@ class Model:
         for engine in self.engines.values():
             self._prepare(engine, max(count for count in engine.row_counts if count <= _FIRST_ROWS))
 
-    def warm_up_rest(self) -> None:
-        """Prepare the row counts that ``warm_up`` left out; may run in a thread of its own while requests are served.
+    def warm_up_rest(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Prepare the row counts that ``warm_up`` left out, unless ``stopped``; may run while requests are served.
 
         Until one is ready its rows go through those that are, with the same result, bit for bit.
         """
         for engine in self.engines.values():
             for rows in sorted(engine.row_counts, reverse=True):
+                if stopped():
+                    return
                 self._prepare(engine, rows)
 
     def _prepare(self, engine: Engine, rows: int) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -114,8 +113,9 @@ def load_core(bundle: Path, load: LoadOptions, config: CoreConfig) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
     model = open_bundle(bundle, load)
     model.warm_up()
-    threading.Thread(target=model.warm_up_rest, name=f"mezzotint-{model.name}-warm-up", daemon=True).start()
-    return Core(model, config)
+    core = Core(model, config)
+    core.warm_up_rest()
+    return core
 
 
 def _names(bundles: Sequence[Path]) -> list[str]:

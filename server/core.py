@@ -73,7 +73,15 @@ class Core:
         self._open: dict[Job, Worker] = {}
         self._num_entering = 0
         self._draining = False
+        self._closing = threading.Event()
+        self._warm_up = threading.Thread(
+            target=model.warm_up_rest, args=(self._closing.is_set,), name=f"mezzotint-{model.name}-warm-up"
+        )
         self._loop.start()
+
+    def warm_up_rest(self) -> None:
+        """Prepare the engines' other row counts in a thread of its own, beside the requests; call it once."""
+        self._warm_up.start()
 
     @property
     def num_open(self) -> int:
@@ -117,10 +125,13 @@ class Core:
 
     def close(self) -> None:
         """End what is still open with ``Unavailable``, stop the thread, and free the engines."""
+        self._closing.set()
         self.drain(0.0)
         for job in tuple(self._open):
             self._end(job, Unavailable("the server was stopped before the request was done; send it to another"))
         self._loop.stop()
+        if self._warm_up.ident is not None:
+            self._warm_up.join()  # a thread inside a runtime's compiler must not outlive the interpreter
         self._executor.shutdown()
         self.model.close()
 

@@ -5,9 +5,11 @@ times faster on a CPU than a dynamic one; one engine file serves all shapes. Eve
 bit-equal rows (the manifest says which for each engine), so a call is split freely over those that are prepared.
 """
 
+import contextlib
 import os
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ class OpenVINOEngine:
         if options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
         self._requests: OrderedDict[_Shapes, ov.InferRequest] = OrderedDict()
+        self._lock = threading.Lock()  # `prepare` may run beside `run`
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
@@ -54,12 +57,19 @@ class OpenVINOEngine:
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
     def prepare(self, inputs: Mapping[str, Array]) -> None:
-        """Compile for the shapes of ``inputs`` and run them once."""
-        self._call([np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs])
+        """Compile for the shapes of ``inputs`` and run them once; other threads see the shapes only then."""
+        arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
+        shapes = tuple(array.shape for array in arrays)
+        if self._known(shapes) is None:
+            with self._failures(shapes):
+                request = self._compile(shapes)
+                request.infer(arrays)
+            self._keep(shapes, request)
 
     def close(self) -> None:
         """Free all compiled models."""
-        self._requests.clear()
+        with self._lock:
+            self._requests.clear()
 
     def _ready_counts(self, arrays: list[Array]) -> tuple[int, ...]:
         """Return the row counts that are compiled for these arrays, so that no call waits; all where none is."""
@@ -69,25 +79,38 @@ class OpenVINOEngine:
 
     def _call(self, arrays: list[Array]) -> list[Array]:
         shapes = tuple(array.shape for array in arrays)
-        try:
-            request = self._request(shapes)
+        with self._failures(shapes):
+            request = self._known(shapes)
+            if request is None:
+                request = self._compile(shapes)
+                self._keep(shapes, request)
             request.infer(arrays, share_inputs=True)
             return [request.get_output_tensor(i).data.copy() for i in range(len(self.spec.outputs))]
+
+    def _known(self, shapes: _Shapes) -> ov.InferRequest | None:
+        with self._lock:
+            if shapes in self._requests:
+                self._requests.move_to_end(shapes)
+            return self._requests.get(shapes)
+
+    def _keep(self, shapes: _Shapes, request: ov.InferRequest) -> None:
+        with self._lock:
+            self._requests[shapes] = request
+            if len(self._requests) > _MAX_SHAPES:
+                self._requests.popitem(last=False)
+
+    def _compile(self, shapes: _Shapes) -> ov.InferRequest:
+        model = self._core.read_model(self._path)
+        model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+        return self._core.compile_model(model, self.device, self._config).create_infer_request()
+
+    @contextlib.contextmanager
+    def _failures(self, shapes: _Shapes) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as error:
             detail = str(error).strip().splitlines()[-1]
             raise EngineFailed(f"{self.spec.component} failed on {self.device} at {list(shapes)}: {detail}") from error
-
-    def _request(self, shapes: _Shapes) -> ov.InferRequest:
-        if shapes in self._requests:
-            self._requests.move_to_end(shapes)
-            return self._requests[shapes]
-        model = self._core.read_model(self._path)
-        model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        request = self._core.compile_model(model, self.device, self._config).create_infer_request()
-        self._requests[shapes] = request
-        if len(self._requests) > _MAX_SHAPES:
-            self._requests.popitem(last=False)
-        return request
 
 
 def _hint(core: ov.Core, device: str, spec: EngineEntry) -> str:
