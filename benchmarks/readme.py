@@ -51,11 +51,12 @@ def region() -> str:
             "picture. `× fp32` is a ratio of interleaved calls; SNR is that of the "
             "UNet's output against torch at the worst of ten timesteps, PSNR that of whole pictures against diffusers.",
             "",
-            f"The bundled emoji model, {emoji['details']['side']} pixels (the first compile also exports the ONNX):",
+            f"The bundled emoji model, {emoji['details']['side']} pixels (compile seconds with the ONNX export reused):",
             "",
             precisions("emoji"),
             "",
-            f"The full-size Stable Diffusion 1.5 architecture with random weights, {full['details']['side']} pixels:",
+            f"The full-size Stable Diffusion 1.5 architecture with random weights, {full['details']['side']} pixels "
+            "(fp32's compile seconds hold the ONNX export, which the others reuse):",
             "",
             precisions("sd15-size"),
             "",
