@@ -51,7 +51,7 @@ def region() -> str:
             "picture. `× fp32` is a ratio of interleaved calls; SNR is that of the "
             "UNet's output against torch at the worst of ten timesteps, PSNR that of whole pictures against diffusers.",
             "",
-            f"The bundled emoji model, {emoji['details']['side']} pixels (compile seconds with the ONNX export reused):",
+            f"The bundled emoji model, {emoji['details']['side']} pixels (compile seconds reuse the ONNX export):",
             "",
             precisions("emoji"),
             "",
