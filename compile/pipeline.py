@@ -111,13 +111,10 @@ class _Compilation:
         }
 
         def work(folder: Path) -> None:
-            arrays = reference.record(
-                checkpoint,
-                self.job.prompts,
-                height,
-                width,
-                lambda done: self.stages.progress("reference", done, "torch paints the prompts that verify compares"),
-            )
+            def progress(done: float) -> None:
+                self.stages.progress("reference", done, "torch paints the prompts that verify compares")
+
+            arrays = reference.record(checkpoint, self.job.prompts, height, width, progress)
             reference.write(arrays, folder)
 
         return reference.read(self.stages.run("reference", inputs, work).folder)
