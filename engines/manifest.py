@@ -161,6 +161,7 @@ class Measured(_Strict):
     """What verify measured of one engine, in dB; ``floor_db`` is what it had to reach."""
 
     component: Component
+    variant: str = "full"
     output: str
     snr_db: float
     floor_db: float
