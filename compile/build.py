@@ -1,34 +1,33 @@
-"""A component's ONNX into a backend's engine files."""
+"""An engine's ONNX into a backend's engine files."""
 
 import os
 import shutil
 from pathlib import Path
 
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component
 
 
-def build(onnx: Path, target: Path, backend: str, component: Component) -> list[str]:
-    """Write the engine files of one component into ``target``; returns their names, the one to load first."""
+def build(onnx: Path, target: Path, backend: str) -> list[str]:
+    """Write the files of one engine into the folder ``target``, named as ``onnx`` is; returns those, first to load."""
     match backend:
         case "openvino":
-            return _openvino(onnx, target, component)
+            return _openvino(onnx, target)
         case "onnxruntime":
             return _onnxruntime(onnx, target)
     raise CompileError(f"backend {backend!r}: cannot be built for; use openvino or onnxruntime")
 
 
-def _openvino(onnx: Path, target: Path, component: Component) -> list[str]:
+def _openvino(onnx: Path, target: Path) -> list[str]:
     import openvino as ov
 
-    name = f"{component}.xml"
+    name = f"{onnx.stem}.xml"
     try:
         model = ov.Core().read_model(onnx)
         ov.save_model(model, target / name, compress_to_fp16=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise CompileError(f"{component}: OpenVINO cannot read the exported graph: {reason}") from error
-    return [name, f"{component}.bin"]
+        raise CompileError(f"{onnx.stem}: OpenVINO cannot read the exported graph: {reason}") from error
+    return [name, f"{onnx.stem}.bin"]
 
 
 def _onnxruntime(onnx: Path, target: Path) -> list[str]:

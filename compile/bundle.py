@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mezzotint.compile.checkpoint import Checkpoint, ScheduleSettings
 from mezzotint.compile.job import CompileJob
+from mezzotint.compile.stages import remove_leftovers
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
 from mezzotint.engines.errors import CompileError, InvalidRequest
 from mezzotint.engines.manifest import (
@@ -136,9 +137,9 @@ def publish(unfinished: Path, output: Path) -> None:
 def unfinished_folder(output: Path) -> Path:
     """Return a fresh folder beside ``output``; those that killed runs left are removed."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    for old in output.parent.glob(f".{output.name}.unfinished-*"):
-        shutil.rmtree(old, ignore_errors=True)
-    folder = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
+    prefix = f".{output.name}.unfinished-"
+    remove_leftovers(output.parent, prefix)
+    folder = output.with_name(f"{prefix}{os.getpid()}")
     folder.mkdir()
     return folder
 

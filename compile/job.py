@@ -23,6 +23,7 @@ class CompileJob:
         precision: one of Precision's values or ``auto``, for each component or, under an empty key, for all others.
         height: the range of pixels to build for; None is the checkpoint's own size. ``width`` likewise.
         max_rows: the most rows of one call; a guided picture takes two.
+        step_cache: DeepCache's branch, for a UNet that can be called shallow between full calls; None is without.
         config: a diffusers folder with configs for a single file.
         name: the name that requests use; empty is the checkpoint's.
         device: the runtime's name of the device to build for; empty is its CPU.
@@ -38,6 +39,7 @@ class CompileJob:
     height: AxisRange | None = None
     width: AxisRange | None = None
     max_rows: int = DEFAULT_MAX_ROWS
+    step_cache: int | None = None
     config: Path | None = None
     name: str = ""
     device: str = ""

@@ -56,15 +56,14 @@ def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[
     """
     most = entry.axes["rows"].max
     inputs = distinct_rows(entry, most)
-    classes: list[tuple[npt.NDArray[Any], list[int]]] = []
+    classes: list[tuple[list[npt.NDArray[Any]], list[int]]] = []
     step_ms: dict[int, float] = {}
     for count in doublings(most):
         engine = load_one(folder, entry, device, (count,))
-        output = entry.outputs[0].name
-        rows = engine.run(inputs)[output]
-        turned = engine.run({name: np.roll(array, 1, axis=0) for name, array in inputs.items()})[output]
-        steady = np.array_equal(np.roll(rows, 1, axis=0), turned)
-        same = next((members for known, members in classes if steady and np.array_equal(known, rows)), None)
+        rows = _outputs(engine, inputs)
+        turned = _outputs(engine, {name: np.roll(array, 1, axis=0) for name, array in inputs.items()})
+        steady = _equal([np.roll(array, 1, axis=0) for array in rows], turned)
+        same = next((members for known, members in classes if steady and _equal(known, rows)), None)
         if same is not None:
             same.append(count)
         elif steady or count == 1:
@@ -73,6 +72,15 @@ def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[
         step_ms[count] = statistics.median(_times({"": engine}, first)[""])
         engine.close()
     return [members for _, members in classes], {count: round(ms, 3) for count, ms in step_ms.items()}
+
+
+def call_ms(folder: Path, entry: EngineEntry, device: str, num_rows: int) -> float:
+    """Return the median milliseconds of a call of ``num_rows``."""
+    engine = load_one(folder, entry, device, (num_rows,))
+    try:
+        return round(statistics.median(_times({"": engine}, distinct_rows(entry, num_rows))[""]), 3)
+    finally:
+        engine.close()
 
 
 def times_in_pairs(engines: Mapping[str, Engine], inputs: Inputs, baseline: str) -> dict[str, tuple[float, float]]:
@@ -85,6 +93,15 @@ def times_in_pairs(engines: Mapping[str, Engine], inputs: Inputs, baseline: str)
         )
         for name, own in times.items()
     }
+
+
+def _outputs(engine: Engine, inputs: Inputs) -> list[npt.NDArray[Any]]:
+    outputs = engine.run(inputs)
+    return [outputs[tensor.name] for tensor in engine.spec.outputs]
+
+
+def _equal(some: list[npt.NDArray[Any]], others: list[npt.NDArray[Any]]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def _times(engines: Mapping[str, Engine], inputs: Inputs) -> dict[str, list[float]]:

@@ -25,17 +25,27 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def record(
-    checkpoint: Checkpoint, prompts: tuple[str, ...], height: int, width: int, progress: Callable[[float], None]
+    checkpoint: Checkpoint,
+    prompts: tuple[str, ...],
+    height: int,
+    width: int,
+    progress: Callable[[float], None],
+    feature_module: str = "",
 ) -> Arrays:
     """Paint the prompts with diffusers' DDIM and keep the inputs and outputs of every component on the way.
 
     Returns arrays named ``component/tensor``: the UNet's [NUM_STEPS, rows, …], the others' [rows, …]; and ``images``,
-    uint8 [prompts, H, W, 3], and ``latents``, float32 [prompts, C, h, w], the final samples.
+    uint8 [prompts, H, W, 3], and ``latents``, float32 [prompts, C, h, w], the final samples. The UNet's ``feature`` is
+    among them where the path of the module that gives it is.
     """
     pipeline = checkpoint.pipeline()
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
     calls: list[Arrays] = []
+    features: list[npt.NDArray[Any]] = []
+
+    def keep_feature(_module: Any, _args: Any, output: Any) -> None:
+        features.append(_numpy(output[0] if isinstance(output, tuple) else output))
 
     def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
         sample, timestep = args
@@ -49,7 +59,9 @@ def record(
         )
         progress(len(calls) / NUM_STEPS)
 
-    hook = checkpoint.unet.register_forward_hook(keep, with_kwargs=True)
+    hooks = [checkpoint.unet.register_forward_hook(keep, with_kwargs=True)]
+    if feature_module:
+        hooks.append(checkpoint.unet.get_submodule(feature_module).register_forward_hook(keep_feature))
     try:
         final = pipeline(
             list(prompts),
@@ -61,8 +73,11 @@ def record(
             output_type="latent",
         ).images
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     arrays = {f"unet/{name}": np.stack([call[name] for call in calls]) for name in calls[0]}
+    if features:
+        arrays["unet/feature"] = np.stack(features)
     arrays["latents"] = _numpy(final)
     arrays |= _components(checkpoint, prompts, final)
     pixels = arrays["vae_decoder/pixels"].transpose(0, 2, 3, 1)

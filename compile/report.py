@@ -45,13 +45,13 @@ def difference(reference: Pixels, painted: Pixels) -> Pixels:
 def as_json(
     manifest: Manifest,
     stages: Mapping[str, StageResult],
-    figures: Mapping[Component, Sequence[float]],
+    figures: Mapping[tuple[Component, str, str], Sequence[float]],
     speed: Mapping[str, Any],
     prompts: Sequence[str],
     reference: Sequence[Pixels],
     painted: Sequence[Pixels],
 ) -> dict[str, Any]:
-    """Return everything that was measured, as JSON."""
+    """Return everything that was measured, as JSON; ``figures`` are each call's by component, variant and output."""
     images = {
         prompt: round(psnr_db(truth, image), 2)
         for prompt, truth, image in zip(prompts, reference, painted, strict=True)
@@ -70,26 +70,25 @@ def as_json(
             for name, result in stages.items()
         },
         "verify": [
-            measured.model_dump() | {"all_db": [round(f, 2) for f in figures[measured.component]]}
-            for measured in manifest.verified
+            m.model_dump() | {"all_db": [round(f, 2) for f in figures[m.component, m.variant, m.output]]}
+            for m in manifest.verified
         ],
         "choice": {component: timing for component, timing in speed.items() if timing},
         "image_psnr_db": images,
     }
 
 
-def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Mapping[Component, int]) -> str:
-    """Return the report as a page."""
+def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[int]) -> str:
+    """Return the report as a page; ``sizes`` are the bytes of each engine."""
     lines = [
         f"# {manifest.name}: compile report",
         "",
         f"{manifest.compiled_by} on {report['host']}; peak memory {report['peak_memory_mib']} MiB.",
         "",
-        "| component | backend | precision | size | SNR against torch | tolerance | ms a call by rows |",
+        "| engine | backend | precision | size | SNR against torch | tolerance | ms a call by rows |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    by_component = {measured.component: measured for measured in manifest.verified}
-    lines += [_engine_row(entry, by_component[entry.component], sizes[entry.component]) for entry in manifest.engines]
+    lines += [_engine_row(entry, manifest.verified, size) for entry, size in zip(manifest.engines, sizes, strict=True)]
     lines += ["", f"![torch, engines, difference × 10]({GRID_FILE})", "", "| prompt | PSNR to torch |", "| --- | --- |"]
     lines += [f"| {prompt} | {db:.1f} dB |" for prompt, db in report["image_psnr_db"].items()]
     for component, timing in report["choice"].items():
@@ -112,9 +111,13 @@ def write(folder: Path, report: dict[str, Any], markdown: str, picture: Picture.
     picture.save(folder / GRID_FILE)
 
 
-def _engine_row(entry: EngineEntry, measured: Measured, num_bytes: int) -> str:
+def _engine_row(entry: EngineEntry, verified: Sequence[Measured], num_bytes: int) -> str:
+    own = [m for m in verified if (m.component, m.variant) == (entry.component, entry.variant)]
+    name = entry.component if entry.variant == "full" else f"{entry.component} ({entry.variant})"
+    snr = ", ".join(f"{m.output} {m.snr_db:.1f} dB" for m in own) or "with the last part"
+    floor = f"{own[0].floor_db:.0f} dB" if own else ""
     times = ", ".join(f"{rows}: {ms:.1f}" for rows, ms in entry.step_ms.items())
     return (
-        f"| {entry.component} | {entry.backend} {entry.backend_version} | {entry.precision} | {num_bytes / 1e6:.1f} MB "
-        f"| {measured.snr_db:.1f} dB | {measured.floor_db:.0f} dB | {times} |"
+        f"| {name} | {entry.backend} {entry.backend_version} | {entry.precision} | {num_bytes / 1e6:.1f} MB "
+        f"| {snr} | {floor} | {times} |"
     )

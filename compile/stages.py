@@ -5,6 +5,7 @@ later one could take for a result. What is reused is checked against the digests
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import BundleError, MezzotintError
 
+_EXPORTERS = ("torch", "onnx", "onnxscript", "transformers", "diffusers")
 _INDEX = "stage.json"
 _UNFINISHED = ".unfinished-"
 
@@ -68,20 +70,50 @@ class Stages:
 
     def _work(self, folder: Path, work: Callable[[Path], Any]) -> dict[str, Any]:
         unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}-{os.getpid()}")
-        for old in self._cache.glob(f"{_UNFINISHED}{folder.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(self._cache, f"{_UNFINISHED}{folder.name}-")
         unfinished.mkdir(parents=True)
         try:
             detail = work(unfinished)
             files = sorted(path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file())
             index = {"files": {str(file): file_digest(unfinished / file) for file in files}, "detail": detail}
             (unfinished / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+            if (other := _finished(folder)) is not None:  # by another compile that ran beside this one
+                shutil.rmtree(unfinished)
+                return other
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         return index
+
+
+def code_digest(*modules: Any) -> str:
+    """Return what changes when the code of a stage does."""
+    return "".join(file_digest(Path(module.__file__))[:16] for module in modules)
+
+
+def exporter_versions() -> dict[str, str]:
+    """Return the versions of the libraries that make references and exports."""
+    return {name: importlib.metadata.version(name) for name in _EXPORTERS}
+
+
+def remove_leftovers(parent: Path, prefix: str) -> None:
+    """Remove the folders that killed runs left: those named by ``prefix`` and the id of no other running process."""
+    for folder in parent.glob(f"{prefix}*"):
+        process = folder.name.removeprefix(prefix)
+        if process.isdecimal() and (int(process) == os.getpid() or not _is_alive(int(process))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

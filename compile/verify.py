@@ -4,7 +4,7 @@ The figure is the signal-to-noise ratio of a component's output in dB: 10 log10(
 is the worst of ten timesteps of the model's own trajectories.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +49,56 @@ def load_one(folder: Path, entry: EngineEntry, device: str, rows: tuple[int, ...
     return get_backend(entry.backend).load(folder, entry, EngineOptions(device=device, row_counts=rows))
 
 
-def measure(engine: Engine, reference: Arrays, component: Component) -> list[float]:
-    """Return the SNR of each recorded call: ten of the UNet, one of any other component."""
-    inputs, output = engine.spec.inputs, engine.spec.outputs[0].name
-    recorded = {t.name: reference[f"{component}/{t.name}"] for t in inputs}
-    truth = reference[f"{component}/{output}"]
-    if component is not Component.UNET:
-        return [snr_db(truth, engine.run(recorded)[output])]
-    return [
-        snr_db(truth[i], engine.run({name: array[i] for name, array in recorded.items()})[output])
-        for i in range(len(truth))
-    ]
+def measure(engines: Sequence[Engine], reference: Arrays, recorded_as: str) -> dict[str, list[float]]:
+    """Return the SNR of each recorded call by output: ten of the UNet, one of any other component.
+
+    The engines are the parts of one component, called in a row.
+    """
+    given = {tensor.name: reference[f"{recorded_as}/{tensor.name}"] for tensor in engines[0].spec.inputs}
+    truth = {tensor.name: reference[f"{recorded_as}/{tensor.name}"] for tensor in engines[-1].spec.outputs}
+    figures: dict[str, list[float]] = {name: [] for name in truth}
+    if engines[0].spec.component is not Component.UNET:
+        given, truth = ({name: array[None] for name, array in arrays.items()} for arrays in (given, truth))
+    for i in range(len(next(iter(given.values())))):
+        tensors: Mapping[str, Any] = {name: calls[i] for name, calls in given.items()}
+        for engine in engines:
+            tensors = engine.run(tensors)
+        for name, calls in truth.items():
+            figures[name].append(snr_db(calls[i], tensors[name]))
+    return figures
 
 
-def judge(entry: EngineEntry, figures: list[float]) -> Measured:
-    """Return the figure that counts, the worst, beside its floor."""
+def judge(entry: EngineEntry, figures: Mapping[str, Sequence[float]]) -> tuple[Measured, ...]:
+    """Return for each output the figure that counts, the worst, beside its floor."""
     floor = _FLOOR_DB.get(entry.component, _FLOOR_DB[_DEFAULT])[entry.precision]
-    output = entry.outputs[0].name
-    return Measured(component=entry.component, output=output, snr_db=round(min(figures), 2), floor_db=floor)
+    return tuple(
+        Measured(
+            component=entry.component,
+            variant=entry.variant,
+            output=name,
+            snr_db=round(min(calls), 2),
+            floor_db=floor,
+        )
+        for name, calls in figures.items()
+    )
 
 
-def passes(measured: Measured) -> bool:
+def worst(measured: Sequence[Measured]) -> Measured:
+    """Return the output that is closest to its floor, or farthest below it."""
+    return min(measured, key=lambda output: output.snr_db - output.floor_db)
+
+
+def passes(measured: Sequence[Measured]) -> bool:
     """Return whether an engine is good enough to be served."""
-    return measured.snr_db >= measured.floor_db
+    return all(output.snr_db >= output.floor_db for output in measured)
 
 
-def refuse(measured: Measured, precision: Precision) -> VerifyError:
+def refuse(entry: EngineEntry, outputs: Sequence[Measured]) -> VerifyError:
     """Return the error for an engine that is not."""
+    measured, precision = worst(outputs), entry.precision
+    variant = "" if entry.variant == "full" else f" ({entry.variant})"
     return VerifyError(
-        f"{measured.component}: output {measured.output!r} has {measured.snr_db:.1f} dB signal to noise against torch "
-        f"at {precision}, below the tolerance of {measured.floor_db:.1f} dB; nothing was written, use a higher one"
+        f"{measured.component}{variant}: output {measured.output!r} has {measured.snr_db:.1f} dB signal to noise "
+        f"against torch at {precision}, below the tolerance of {measured.floor_db:.1f} dB; nothing was written, "
+        "use a higher one"
     )

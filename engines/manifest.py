@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
@@ -64,9 +64,12 @@ class EngineEntry(_Strict):
     """One engine of the bundle.
 
     Attributes:
+        variant: ``full``, a component in one engine; ``shallow``, the UNet from a cached ``feature`` on; ``part1``,
+            ``part2`` …, a component cut into engines that follow each other; ``tiny``, another, smaller decoder.
         device: the kind of device that it was built for.
         files: SHA-256 of each of its files, by path inside the bundle; the first is the one to load.
-        axes: the ranges of its named axes. Height and width count latent rows and columns.
+        axes: the ranges of its named axes. ``height`` and ``width`` count latent rows and columns, ``height_x2`` and
+            ``width_x2`` those of a tensor that is twice as large, and so on.
         row_classes: groups of row counts; within one, a row's result is bit-equal in every count and position.
         step_ms: milliseconds of a call by row count on the compiling machine, a first guess for a host's own curve.
     """
@@ -158,7 +161,10 @@ class TextEntry(_Strict):
 
 
 class Measured(_Strict):
-    """What verify measured of one engine, in dB; ``floor_db`` is what it had to reach."""
+    """What verify measured of one output, in dB; ``floor_db`` is what it had to reach.
+
+    Of a component in parts only the last has a figure: that of all parts in a row.
+    """
 
     component: Component
     variant: str = "full"
@@ -181,6 +187,20 @@ class Manifest(_Strict):
     text: TextEntry
     verified: tuple[Measured, ...]
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_follow_each_other(self) -> "Manifest":
+        """Check that a component in parts has all of them, and that each takes what the one before it gives."""
+        for component in Component:
+            variants = {entry.variant: entry for entry in self.engines if entry.component is component}
+            parts = {name: entry for name, entry in variants.items() if name.startswith("part")}
+            if parts and ("full" in variants or set(parts) != {f"part{i + 1}" for i in range(len(parts))}):
+                raise ValueError(f"{component} has the engines {', '.join(variants)}, expected full, or part1 to partN")
+            for i in range(1, len(parts)):
+                given, taken = parts[f"part{i}"].outputs, parts[f"part{i + 1}"].inputs
+                if given != taken:
+                    raise ValueError(f"{component} part{i} gives {given}, but part{i + 1} takes {taken}")
+        return self
 
     def engine(self, component: Component, variant: str = "full") -> EngineEntry:
         """Return the entry of one engine. Raises BundleError."""

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mezzotint.compile import pipeline, precision
+from mezzotint.compile import maker, precision
 from mezzotint.compile.job import CompileJob, StageEvent, Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
@@ -115,7 +115,7 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
         derive = staticmethod(doctored)
         __file__ = __file__  # another stage than the real one, as far as the cache knows
 
-    monkeypatch.setattr(pipeline, "precision", Doctor)
+    monkeypatch.setattr(maker, "precision", Doctor)
     with pytest.raises(VerifyError, match=r"unet: output 'output' has \d+\.\d dB .* tolerance of 70\.0 dB"):
         compile_checkpoint(job(sd15_checkpoint, tmp_path / "b"), lambda _: None)
     assert not (tmp_path / "b").exists()

@@ -15,6 +15,7 @@ _EPILOG = """\b
 Examples:
   mezzotint compile models/emoji --output build/emoji
   mezzotint compile stable-diffusion-v1-5 -o sd15 --precision unet=int8,vae=fp32
+  mezzotint compile stable-diffusion-v1-5 -o sd15 --step-cache
   mezzotint compile dreambooth.safetensors -o dog --height 512 --width 512:512:768
 """
 
@@ -93,6 +94,15 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     show_default=True,
     help="Most latents in one UNet call; a guided picture takes two. More lets busy servers batch more.",
 )
+@click.option(
+    "--step-cache",
+    is_flag=False,
+    flag_value=0,
+    type=click.IntRange(min=0),
+    metavar="[BRANCH]",
+    help="Build a second, shallow UNet that requests may call between full ones (DeepCache). BRANCH is how many more "
+    "of its outer layers run: 0, the default, is fastest, each further one closer to the full UNet.",
+)
 @click.option("--device", default="", help="The device to build for, by the runtime's name. [default: its CPU]")
 @click.option(
     "--config",
@@ -120,6 +130,7 @@ def command(
     height: "AxisRange | None",
     width: "AxisRange | None",
     max_rows: int,
+    step_cache: int | None,
     device: str,
     config: Path | None,
     prompts: tuple[str, ...],
@@ -148,6 +159,7 @@ def command(
         height=height,
         width=width,
         max_rows=max_rows,
+        step_cache=step_cache,
         config=config,
         name=name,
         device=device,

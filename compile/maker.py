@@ -1,0 +1,185 @@
+"""Makes the engine of a target: derive, build and verify each precision that is wanted, choose one, measure it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mezzotint.compile import build, choose, float16_graph, measure, precision, verify
+from mezzotint.compile.job import CompileJob
+from mezzotint.compile.reference import Arrays
+from mezzotint.compile.stages import StageResult, Stages, code_digest
+from mezzotint.compile.targets import Target
+from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.errors import CompileError, EngineFailed
+from mezzotint.engines.manifest import EngineEntry, Measured, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A built engine that may go into the bundle, with the folder of its files and what verify says of it.
+
+    Attributes:
+        figures: the SNR in dB of each recorded call by output; none before verification.
+        measured: what counts of them, beside the floors.
+    """
+
+    folder: Path
+    entry: EngineEntry
+    figures: Mapping[str, Sequence[float]]
+    measured: tuple[Measured, ...]
+
+
+class Maker:
+    """Runs the stages that make engines.
+
+    Args:
+        job: what is compiled, and for which backend and device.
+        stages: runs them, or reuses their results.
+        version: the backend's version.
+        recorded: what torch made of the prompts.
+        reference: what stands for ``recorded`` in the inputs of stages.
+    """
+
+    def __init__(self, job: CompileJob, stages: Stages, version: str, recorded: Arrays, reference: str) -> None:
+        self._job = job
+        self._stages = stages
+        self._version = version
+        self._recorded = recorded
+        self._reference = reference
+
+    def best(self, target: Target) -> tuple[Candidate, dict[str, Any]]:
+        """Return the engine at the precision that was asked for or measures fastest, with the timings that say so.
+
+        Raises:
+            VerifyError: it strays from torch beyond its tolerance.
+            CompileError: it cannot be built, or does not run.
+        """
+        wanted = choose.precisions(self._job, target.component)
+        if len(wanted) == 1:
+            return self.at(wanted[0], target)[0], {}
+        candidates: list[Candidate] = []
+        left_out: dict[str, str] = {}
+        for value in wanted:
+            try:
+                candidates.append(self._verified(target, [self.built(target, value)]))
+            except EngineFailed as error:
+                left_out[value] = str(error)
+        if len(candidates) == 1 and not left_out:
+            return candidates[0], {}
+        return self._choose(target, candidates, left_out)
+
+    def at(self, value: Precision, *targets: Target) -> list[Candidate]:
+        """Return the engines of one component, or of its parts in a row, at one precision. Raises as ``best`` does."""
+        made = [self.built(target, value) for target in targets]
+        try:
+            made[-1] = self._verified(targets[-1], made)
+        except EngineFailed as error:
+            raise CompileError(f"{targets[-1].name} at {value}: {error}; use another precision") from error
+        if not verify.passes(made[-1].measured):
+            raise verify.refuse(made[-1].entry, made[-1].measured)
+        return made
+
+    def built(self, target: Target, value: Precision) -> Candidate:
+        """Return the engine at one precision, not verified."""
+        derived = self._derive(target, value)
+
+        def work(folder: Path) -> dict[str, Any]:
+            names = build.build(derived.folder / f"{target.name}.onnx", folder, self._job.backend)
+            return {"files": {name: file_digest(folder / name) for name in names}, "derived": derived.detail}
+
+        inputs = {"derived": derived.folder.name, "version": self._version, "code": code_digest(build)}
+        result = self._stages.run(f"build {target.name} {value}", inputs, work)
+        entry = EngineEntry(
+            component=target.component,
+            variant=target.variant,
+            backend=self._job.backend,
+            backend_version=self._version,
+            device=self._job.device or "CPU",
+            precision=value,
+            files=result.detail["files"],
+            inputs=target.inputs,
+            outputs=target.outputs,
+            axes=target.axes,
+            row_classes=((1,),),
+        )
+        return Candidate(result.folder, entry, {}, ())
+
+    def measured(self, candidate: Candidate) -> Candidate:
+        """Return the candidate with its row classes and step times."""
+        entry = candidate.entry
+
+        def work(_folder: Path) -> dict[str, Any]:
+            classes, step_ms = measure.rows_and_times(candidate.folder, entry, self._job.device)
+            return {"row_classes": classes, "step_ms": step_ms}
+
+        inputs = self._on_this_machine(measure, candidate) | {
+            "axes": {n: a.model_dump() for n, a in entry.axes.items()}
+        }
+        found = self._stages.run(f"measure {_name(entry)}", inputs, work).detail
+        return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
+
+    def _derive(self, target: Target, value: Precision) -> StageResult:
+        def work(folder: Path) -> dict[str, Any]:
+            file = folder / f"{target.name}.onnx"
+            return asdict(precision.derive(target.onnx, file, value, self._job.backend))
+
+        inputs = {"source": target.source, "precision": value, "backend": self._job.backend}
+        code = {"code": code_digest(precision, float16_graph)}
+        return self._stages.run(f"derive {target.name} {value}", inputs | code, work)
+
+    def _verified(self, target: Target, chain: Sequence[Candidate]) -> Candidate:
+        """Return the last of engines that are called in a row, with the figures of them all."""
+
+        def work(_folder: Path) -> dict[str, list[float]]:
+            engines = [verify.load_one(c.folder, c.entry, self._job.device, (2, 1)) for c in chain]
+            try:
+                return verify.measure(engines, self._recorded, target.recorded_as)
+            finally:
+                for engine in engines:
+                    engine.close()
+
+        last = chain[-1]
+        inputs = self._on_this_machine(verify, *chain) | {"reference": self._reference}
+        figures = self._stages.run(f"verify {target.name} {last.entry.precision}", inputs, work).detail
+        return replace(last, figures=figures, measured=verify.judge(last.entry, figures))
+
+    def _choose(
+        self, target: Target, candidates: list[Candidate], left_out: dict[str, str]
+    ) -> tuple[Candidate, dict[str, Any]]:
+        sound = {c.entry.precision: c for c in candidates if verify.passes(c.measured)}
+        if Precision.FP32 not in sound:
+            raise verify.refuse(candidates[0].entry, candidates[0].measured)
+        for candidate in candidates:
+            if candidate.entry.precision not in sound:
+                output = verify.worst(candidate.measured)
+                left_out[candidate.entry.precision] = (
+                    f"{output.snr_db:.1f} dB, below the tolerance of {output.floor_db:.0f} dB"
+                )
+
+        def work(_folder: Path) -> dict[str, Any]:
+            engines = {
+                name: verify.load_one(c.folder, c.entry, self._job.device, choose.ROWS) for name, c in sound.items()
+            }
+            try:
+                return choose.fastest(engines)
+            finally:
+                for engine in engines.values():
+                    engine.close()
+
+        inputs = self._on_this_machine(choose, *candidates) | {"sound": list(sound)}
+        timings = self._stages.run(f"choose {target.name}", inputs, work).detail
+        return sound[Precision(timings["chosen"])], timings | {"left_out": left_out}
+
+    def _on_this_machine(self, code: Any, *candidates: Candidate) -> dict[str, Any]:
+        """Return the inputs that stages have in common which run engines."""
+        return {
+            "built": [candidate.folder.name for candidate in candidates],
+            "device": self._job.device,
+            "host": measure.host(),
+            "code": code_digest(code),
+        }
+
+
+def _name(entry: EngineEntry) -> str:
+    return entry.component if entry.variant == "full" else f"{entry.component}_{entry.variant}"
