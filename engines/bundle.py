@@ -17,8 +17,8 @@ from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifes
 from mezzotint.engines.model import Model
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.rows import knee
+from mezzotint.engines.variants import served_engines
 
-SERVED = (Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER)
 _CHUNK_BYTES = 1 << 20
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
 _MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
@@ -59,13 +59,11 @@ def open_bundle(folder: Path, options: LoadOptions) -> Model:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     digest = file_digest(folder / MANIFEST)
-    entries = {component: manifest.engine(component) for component in SERVED}
-    for entry in entries.values():
+    entries = served_engines(manifest)
+    for entry in entries:
         _check_runtime(manifest, entry)
-    engines = {component: _load(folder, entry, digest, options) for component, entry in entries.items()}
-    rows = manifest.engine(Component.UNET).axes["rows"].max
-    # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
-    max_rows = min(rows, max(2, *row_counts(entries[Component.UNET])))
+    engines = {(entry.component, entry.variant): _load(folder, entry, digest, options) for entry in entries}
+    max_rows = {entry.variant: _max_rows(entry) for entry in entries if entry.component is Component.UNET}
     return Model(manifest, digest, Prompts(folder, manifest.text), engines, max_rows)
 
 
@@ -107,6 +105,11 @@ def row_counts(entry: EngineEntry) -> tuple[int, ...]:
     best = max(entry.row_classes, key=len)
     most = min(most, _MAX_PREPARED.get(entry.component, most))
     return tuple(count for count in best if count <= most) or best[:1]
+
+
+def _max_rows(entry: EngineEntry) -> int:
+    # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
+    return min(entry.axes["rows"].max, max(2, *row_counts(entry)))
 
 
 def _load(folder: Path, entry: EngineEntry, digest: str, options: LoadOptions) -> Engine:

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
+from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
+from mezzotint.engines.variants import FULL, SHALLOW
 
 Array: TypeAlias = Any
 
@@ -35,14 +37,18 @@ class Image:
 
     Attributes:
         index: its place in its request; its seed is the request's + index.
-        tokens: int64 [num_rows, tokens], the prompt of each of its rows.
-        weights: each row's weight in guidance.
+        tokens: int64 [rows, tokens], the prompt of each of its rows; where a call takes fewer, it is the last ones.
+        calls: what each of the plan's model evaluations calls.
+        decoder: the engines that decode it, one after the other, by variant.
         noise: its own stream; nobody else draws from it.
         shape: (C, height, width) of its latents.
         bundle: the digest of the bundle whose engines make it.
         evaluation: how many of the plan's model evaluations are done.
+        part: how many of the decoder's engines have run.
         state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
-        text: float32 [num_rows, tokens, width], what the text encoder made of ``tokens``.
+        text: float32 [rows, tokens, width], what the text encoder made of ``tokens``.
+        feature: float32 [rows, C', height, width], what its last full call left for the shallow calls that follow.
+        hidden: float32 [C', height', width'], what the decoder's last engine left for the next.
         latents: float32 [C, height, width], the final sample, once decoded.
         pixels: uint8 [H, W, 3] on the host, once decoded.
         preview: float32 [C, height, width] on the host, the latest prediction of the clean latents, if asked for.
@@ -53,23 +59,49 @@ class Image:
     seed: int
     plan: Plan
     tokens: npt.NDArray[np.int64]
-    weights: tuple[float, ...]
+    calls: tuple[UNetCall, ...]
+    decoder: tuple[str, ...]
     noise: NoiseStream
     shape: tuple[int, int, int]
     bundle: str
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
+    part: int = 0
     state: Array | None = None
     text: Array | None = None
+    feature: Array | None = None
+    hidden: Array | None = None
     latents: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     preview: npt.NDArray[np.float32] | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
     @property
+    def call(self) -> UNetCall:
+        """What its next model evaluation calls."""
+        return self.calls[self.evaluation]
+
+    @property
     def num_rows(self) -> int:
-        """The rows that it takes in a UNet call."""
-        return len(self.weights)
+        """The rows that it takes in its next call."""
+        match self.stage:
+            case Stage.ENCODE:
+                return len(self.tokens)
+            case Stage.DENOISE:
+                return len(self.call.weights)
+            case _:
+                return 1
+
+    @property
+    def variant(self) -> str:
+        """The variant of the engine that its next call runs on."""
+        match self.stage:
+            case Stage.DENOISE:
+                return self.call.variant
+            case Stage.DECODE:
+                return self.decoder[self.part]
+            case _:
+                return FULL
 
     @property
     def remaining(self) -> int:
@@ -88,9 +120,9 @@ class Image:
             case Stage.ENCODE:
                 return (self.bundle, self.stage, self.tokens.shape[1])
             case Stage.DENOISE:
-                return (self.bundle, self.stage, "full", self.shape, self.tokens.shape[1])
+                return (self.bundle, self.stage, self.variant, self.shape, self.tokens.shape[1])
             case _:
-                return (self.bundle, self.stage, self.shape)
+                return (self.bundle, self.stage, self.variant, self.shape)
 
     def begin(self, text: Array) -> None:
         """Take the encoded prompt, draw the initial noise, and wait for the first step."""
@@ -101,6 +133,18 @@ class Image:
         self.text = text
         self.state = device.from_host(state, text)
         self.stage = Stage.DENOISE
+
+    def decoded(self, output: Array) -> None:
+        """Take what one of the decoder's engines made: the last one's is pixels, float32 [3, H, W] in −1…1."""
+        self.part += 1
+        if self.part < len(self.decoder):
+            self.hidden = _copy(output)
+            return
+        self.pixels = to_uint8(device.to_host(output))
+        if self.state is not None and self.request.return_latents:
+            self.latents = device.to_host(_copy(self.state[0, ...]))
+        self.state = self.text = self.hidden = None
+        self.stage = Stage.DONE
 
 
 @dataclass(frozen=True)
@@ -113,6 +157,11 @@ class Batch:
     def stage(self) -> Stage:
         """The call that they wait for."""
         return self.images[0].stage
+
+    @property
+    def variant(self) -> str:
+        """The variant of the engine that they wait for."""
+        return self.images[0].variant
 
     @property
     def num_rows(self) -> int:
@@ -128,10 +177,13 @@ class Batch:
     @property
     def weights(self) -> Sequence[Sequence[float]]:
         """Each image's row weights."""
-        return [image.weights for image in self.images]
+        return [image.call.weights for image in self.images]
 
     def inputs(self) -> dict[str, Array]:
-        """Return the UNet's inputs: each image's scaled sample once for each of its rows, its timestep and text."""
+        """Return the UNet's inputs: each image's scaled sample once for each of its rows, its timestep and text.
+
+        A shallow call also takes each row's feature. A call of fewer rows than an image has takes the last ones.
+        """
         plans = [(image.plan, image.evaluation) for image in self.images]
         num_rows = np.array([image.num_rows for image in self.images])
         scales = np.array([plan.input_scales[e] for plan, e in plans], dtype=np.float32)
@@ -139,11 +191,35 @@ class Batch:
         xp = device.xp(self.state)
         scaled = self.state[:, 0, ...] * device.from_host(scales[:, None, None, None], self.state)
         owner = device.from_host(np.repeat(np.arange(len(self.images)), num_rows), self.state)
-        return {
+        inputs = {
             "sample": xp.take(scaled, owner, axis=0),
             "timestep": device.from_host(np.repeat(timesteps, num_rows), self.state),
-            "text": xp.concat([image.text for image in self.images]),
+            "text": xp.concat([_last(image.text, image.num_rows) for image in self.images]),
         }
+        if self.variant == SHALLOW:
+            inputs["feature"] = xp.concat([_last(image.feature, image.num_rows) for image in self.images])
+        return inputs
+
+    def keep(self, feature: Array | None) -> None:
+        """Keep each image's rows of a full call's feature where its next call is shallow, and let go of others.
+
+        ``feature`` is float32 [num_rows, C', height, width], or None after a shallow call, which makes none.
+        """
+        first = 0
+        for image in self.images:
+            last = first + image.num_rows
+            if not image.call.keeps:
+                image.feature = None
+            elif feature is not None:
+                image.feature = _copy(feature[first:last, ...])
+            first = last
+
+    def to_decode(self, scaling: float, shift: float) -> Array:
+        """Return the input of the decoder's next engine: the scaled final samples, or what the last engine left."""
+        if not self.images[0].part:
+            return self.state[:, 0, ...] / scaling + shift
+        hidden = [image.hidden for image in self.images]
+        return device.xp(hidden[0]).stack(hidden)
 
     def advance(self, guided: Array) -> None:
         """Take every image one evaluation on: ``guided`` is float32 [num_images, C, height, width]."""
@@ -178,3 +254,18 @@ class Batch:
                 of_sample, of_output = (float(c) for c in image.plan.denoised[image.evaluation])
                 clean = self.state[i, 0, ...] * of_sample + guided[i, ...] * of_output
                 image.preview = device.to_host(clean)
+
+
+def to_uint8(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Turn float32 [3, H, W] in −1…1 into uint8 [H, W, 3], rounded as diffusers does."""
+    unit = np.clip(pixels / 2 + 0.5, 0.0, 1.0)
+    return np.ascontiguousarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def _last(rows: Array, count: int) -> Array:
+    return rows[rows.shape[0] - count :, ...]
+
+
+def _copy(array: Array) -> Array:
+    """Return a copy on the same device: an engine's outputs last until its next run."""
+    return device.xp(array).asarray(array, copy=True)

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from mezzotint.engines import device, guidance
 from mezzotint.engines.backend import Array, Engine
 from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.noise import NoiseStream
@@ -20,6 +22,10 @@ from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.request import Request, check_request, size_of
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import SigmaSpacing, Spacing
+from mezzotint.engines.variants import FULL, decoder_chain
+
+EngineKey: TypeAlias = tuple[Component, str]
+"""An engine's component and variant."""
 
 _FIRST_ROWS = 2
 
@@ -31,12 +37,17 @@ class Model:
         manifest: what the bundle says of itself.
         digest: the bundle's digest, which names it in replies and pictures.
         prompts: its tokenizer and embedding table.
-        engines: its engines by component.
-        max_rows: the most rows of one UNet call that gain something on this host.
+        engines: its engines by component and variant.
+        max_rows: the most rows of one UNet call that gain something on this host, by variant.
     """
 
     def __init__(
-        self, manifest: Manifest, digest: str, prompts: Prompts, engines: Mapping[Component, Engine], max_rows: int
+        self,
+        manifest: Manifest,
+        digest: str,
+        prompts: Prompts,
+        engines: Mapping[EngineKey, Engine],
+        max_rows: Mapping[str, int],
     ) -> None:
         self.manifest = manifest
         self.digest = digest
@@ -61,14 +72,16 @@ class Model:
         check_request(request, self.manifest)
         name = request.sampler or self.manifest.schedule.default_sampler
         the_plan = self._plan(name, request.steps, request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        weights = guidance.weights(request.guidance)
-        prompts = [request.negative_prompt, request.prompt][-len(weights) :]
-        if len(weights) > self.max_rows:
+        calls = unet_calls(the_plan, request)
+        num_rows, most = max(len(call.weights) for call in calls), min(self.max_rows.values())
+        if num_rows > most:
             raise InvalidRequest(
-                f"guidance={request.guidance:g}: takes {len(weights)} rows, but bundle {self.name} was built for "
-                f"{self.max_rows}; use guidance 1 or compile again with `--max-rows {len(weights)}`"
+                f"guidance={request.guidance:g}: takes {num_rows} rows, but bundle {self.name} was built for {most}; "
+                f"use guidance 1 or compile again with `--max-rows {num_rows}`"
             )
+        prompts = [request.negative_prompt, request.prompt][-num_rows:]
         tokens = np.stack([self.prompts.tokens(prompt).ids for prompt in prompts])
+        decoder = decoder_chain(self.manifest, request.decoder)
         latents = self.manifest.latents
         height, width = size_of(request, self.manifest)
         shape = (latents.channels, height // latents.factor, width // latents.factor)
@@ -79,7 +92,8 @@ class Model:
                 seed=request.seed + i,
                 plan=the_plan,
                 tokens=tokens,
-                weights=weights,
+                calls=calls,
+                decoder=decoder,
                 noise=NoiseStream(request.seed + i),
                 shape=shape,
                 bundle=self.digest,
@@ -104,7 +118,7 @@ class Model:
         started = time.perf_counter()
         rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
         embeddings = self.prompts.embed(np.stack(list(rows.values())))
-        states = self.engines[Component.TEXT_ENCODER].run({"embeddings": embeddings})["states"]
+        states = self.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": embeddings})["states"]
         by_ids = {ids: states[i, 0, ...] for i, ids in enumerate(rows)}
         xp = device.xp(states)
         for image in batch.images:
@@ -122,21 +136,20 @@ class Model:
     def denoise(self, batch: Batch) -> Array:
         """Run the UNet once for a batch; returns float32 [num_rows, C, height, width]."""
         started = time.perf_counter()
-        output = self.engines[Component.UNET].run(batch.inputs())["output"]
+        outputs = self.engines[Component.UNET, batch.variant].run(batch.inputs())
+        batch.keep(outputs.get("feature"))
         _note(batch, Stage.DENOISE, started)
-        return output
+        return outputs["output"]
 
     def decode(self, batch: Batch) -> None:
-        """Decode the final latents of a batch to pixels on the host."""
+        """Run the next engine of a batch's decoder: the last one leaves pixels on the host."""
         started = time.perf_counter()
         entry = self.manifest.latents
-        samples = batch.state[:, 0, ...]
-        decoded = self.engines[Component.VAE_DECODER].run({"latents": samples / entry.scaling + entry.shift})["pixels"]
+        engine = self.engines[Component.VAE_DECODER, batch.variant]
+        (given,), (made,) = engine.spec.inputs, engine.spec.outputs
+        output = engine.run({given.name: batch.to_decode(entry.scaling, entry.shift)})[made.name]
         for i, image in enumerate(batch.images):
-            image.pixels = to_uint8(device.to_host(decoded[i, ...]))
-            image.latents = device.to_host(samples[i, ...]) if image.request.return_latents else None
-            image.state = image.text = None
-            image.stage = Stage.DONE
+            image.decoded(output[i, ...])
         _note(batch, Stage.DECODE, started)
 
     def preview_rgb(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -151,7 +164,7 @@ class Model:
             engine.close()
 
     def warm_up(self) -> None:
-        """Run every engine once at the default size: rows of one guided image, the commonest call."""
+        """Run every engine once at the size it was tuned at: rows of one guided image, the commonest call."""
         for engine in self.engines.values():
             self._prepare(engine, max(count for count in engine.row_counts if count <= _FIRST_ROWS))
 
@@ -167,16 +180,11 @@ class Model:
                 self._prepare(engine, rows)
 
     def _prepare(self, engine: Engine, rows: int) -> None:
-        latents = self.manifest.latents
-        lengths = {
-            "rows": rows,
-            "height": latents.default_height // latents.factor,
-            "width": latents.default_width // latents.factor,
-            "tokens": self.manifest.text.max_tokens,
-        }
+        spec = engine.spec
+        lengths = {name: axis.opt for name, axis in spec.axes.items()} | {"rows": rows}
         shapes = {
             tensor.name: [lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes]
-            for tensor in engine.spec.inputs
+            for tensor in spec.inputs
         }
         engine.prepare({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
@@ -206,7 +214,7 @@ def generate(model: Model, requests: list[Request], *, together: bool = True) ->
     open_images = [image for images in made for image in images]
     while open_images:
         head = open_images[0]
-        most = model.max_rows if head.stage is Stage.DENOISE and together else head.num_rows
+        most = model.max_rows[head.variant] if head.stage is Stage.DENOISE and together else head.num_rows
         images: list[Image] = []
         for image in open_images:
             if image.signature == head.signature and sum(i.num_rows for i in images) + image.num_rows <= most:
@@ -225,12 +233,6 @@ def run_call(model: Model, batch: Batch) -> None:
             batch.advance(guidance.combine(model.denoise(batch), batch.weights))
         case _:
             model.decode(batch)
-
-
-def to_uint8(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Turn float32 [3, H, W] in −1…1 into uint8 [H, W, 3], rounded as diffusers does."""
-    unit = np.clip(pixels / 2 + 0.5, 0.0, 1.0)
-    return np.ascontiguousarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
 def _given(request: Request, row_from_end: int) -> npt.NDArray[np.float32] | None:

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.request import Request
+from mezzotint.engines.variants import FULL
 
 FORMATS = ("png", "jpeg", "webp")
 
@@ -59,6 +60,9 @@ def parameters_text(
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",
         "Model": model,
+        "Guidance interval": _interval(request),
+        "Step cache": _step_cache(request),
+        "Decoder": request.decoder if request.decoder != FULL else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
         "Engine": digest[:12],
@@ -152,6 +156,17 @@ def _exif(parameters: str) -> bytes:
 
 def _number(value: float) -> str:
     return np.format_float_positional(value, trim="-")
+
+
+def _interval(request: Request) -> str:
+    start, end = request.guidance_start, request.guidance_end
+    return "" if (start, end) == (0.0, 1.0) else f"{_number(start)}-{_number(end)}"
+
+
+def _step_cache(request: Request) -> str:
+    if request.cache_schedule:
+        return "at " + " ".join(map(str, request.cache_schedule))
+    return str(request.cache_interval) if request.caches_steps else ""
 
 
 def _quote(value: str) -> str:

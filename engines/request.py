@@ -14,6 +14,7 @@ from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.manifest import AxisRange, Component, Manifest
 from mezzotint.engines.noise import MAX_SEED
 from mezzotint.engines.schedule import Spacing
+from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
 
 MAX_PROMPT_BYTES = 16_384
 MAX_IMAGES = 64
@@ -39,6 +40,12 @@ class Request:
         negative_prompt_states: the same for ``negative_prompt``.
         custom_sigmas: noise levels of ``steps`` evaluations, falling, instead of the schedule's.
         return_latents: give the final latents back as well.
+        guidance_start: where guidance begins and where, at ``guidance_end``, it ends, as shares of the steps that are
+            complete: a step is guided where start <= share < end, and elsewhere its conditional row runs alone.
+        cache_interval: run the whole UNet at every n-th evaluation and its outer branch at those between; 1 is always.
+        cache_schedule: the evaluations that run the whole UNet, rising, instead of an interval; the first, 0, always
+            does. Heun takes two evaluations a step.
+        decoder: ``full`` or ``tiny``; empty is ``full``, the checkpoint's own.
     """
 
     prompt: str = ""
@@ -59,6 +66,16 @@ class Request:
     negative_prompt_states: Float32Array | None = None
     custom_sigmas: tuple[float, ...] = ()
     return_latents: bool = False
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    cache_interval: int = 1
+    cache_schedule: tuple[int, ...] = ()
+    decoder: str = ""
+
+    @property
+    def caches_steps(self) -> bool:
+        """Whether some evaluations may run the UNet's outer branch alone."""
+        return self.cache_interval != 1 or bool(self.cache_schedule)
 
 
 def check_request(request: Request, manifest: Manifest) -> None:
@@ -73,6 +90,9 @@ def check_request(request: Request, manifest: Manifest) -> None:
         raise InvalidRequest(
             f"guidance={request.guidance}: must be between 0 and {MAX_GUIDANCE:g}; 7.5 is usual, 1 or less is none"
         )
+    _check_interval(request)
+    _check_caching(request, manifest)
+    _check_decoder(request, manifest)
     if request.spacing and request.spacing not in set(Spacing):
         raise InvalidRequest(f"spacing={request.spacing!r}: must be one of {', '.join(Spacing)}, or empty")
     for side in ("height", "width"):
@@ -105,6 +125,40 @@ def _check_text(field: str, text: str) -> None:
 def _check_between(field: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InvalidRequest(f"{field}={value}: must be between {least} and {most}")
+
+
+def _check_interval(request: Request) -> None:
+    start, end = request.guidance_start, request.guidance_end
+    for field, share in (("guidance_start", start), ("guidance_end", end)):
+        if not 0 <= share <= 1:
+            raise InvalidRequest(f"{field}={share}: must be a share of the steps, between 0 and 1")
+    if start >= end:
+        raise InvalidRequest(
+            f"guidance_start={start:g}: must be below guidance_end={end:g}; for no guidance at all use guidance 1"
+        )
+
+
+def _check_caching(request: Request, manifest: Manifest) -> None:
+    schedule = request.cache_schedule
+    _check_between("cache_interval", request.cache_interval, 1, manifest.schedule.num_train_timesteps)
+    if schedule and request.cache_interval != 1:
+        raise InvalidRequest(
+            f"cache_interval={request.cache_interval}: leaves no room for a cache_schedule; send one of them"
+        )
+    if any(evaluation < 0 for evaluation in schedule) or any(a >= b for a, b in itertools.pairwise(schedule)):
+        raise InvalidRequest(f"cache_schedule={list(schedule)}: must be evaluations from 0 on, rising; such as 0, 3, 7")
+    if request.caches_steps and not has_variant(manifest, Component.UNET, SHALLOW):
+        field = "cache_schedule" if schedule else f"cache_interval={request.cache_interval}"
+        raise InvalidRequest(
+            f"{field}: bundle {manifest.name} was built without step caching; compile again with `--step-cache`"
+        )
+
+
+def _check_decoder(request: Request, manifest: Manifest) -> None:
+    if request.decoder and request.decoder not in DECODERS:
+        raise InvalidRequest(f"decoder={request.decoder!r}: must be one of {', '.join(DECODERS)}, or empty")
+    if request.decoder == TINY and not has_variant(manifest, Component.VAE_DECODER, TINY):
+        raise InvalidRequest(f"decoder={TINY!r}: bundle {manifest.name} was built without one; leave it out")
 
 
 def _check_side(side: str, length: int, manifest: Manifest) -> None:

@@ -20,6 +20,7 @@ CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_mess
 
 _MAX_DRAWN_SEED = 2**32  # what a client draws also fits into other programs' seed fields
 _ARRAYS = frozenset(("latents", "prompt_states", "negative_prompt_states"))
+_LISTS = frozenset(("custom_sigmas", "cache_schedule"))
 
 
 class Options(TypedDict, total=False):
@@ -45,6 +46,11 @@ class Options(TypedDict, total=False):
         negative_prompt_states: the same for the negative prompt.
         custom_sigmas: noise levels of the steps, falling.
         return_latents: give the final latents back.
+        guidance_start: guide only from this share of the steps on.
+        guidance_end: and only up to this one; elsewhere a step takes half the time.
+        cache_interval: the whole UNet at every n-th evaluation, its outer branch between; 1 is off.
+        cache_schedule: the evaluations that run the whole UNet, instead of an interval.
+        decoder: ``full`` or ``tiny``.
         request_id: the request's name in the server's log; the client makes one up if it is left out.
     """
 
@@ -68,6 +74,11 @@ class Options(TypedDict, total=False):
     negative_prompt_states: "npt.NDArray[np.float32] | None"
     custom_sigmas: Sequence[float]
     return_latents: bool
+    guidance_start: float
+    guidance_end: float
+    cache_interval: int
+    cache_schedule: Sequence[int]
+    decoder: str
     request_id: str
 
 
@@ -100,8 +111,8 @@ def build_request(prompt: str, options: Options) -> pb.GenerateRequest:
 def _set(message: pb.GenerateRequest, name: str, value: Any) -> None:
     if name in _ARRAYS:
         getattr(message, name).CopyFrom(_tensor(value))
-    elif name == "custom_sigmas":
-        message.custom_sigmas.extend(value)
+    elif name in _LISTS:
+        getattr(message, name).extend(value)
     elif name == "image_format":
         if value.lower() not in FORMATS:
             raise _invalid(f"image_format={value!r}: must be one of {', '.join(FORMATS)}")

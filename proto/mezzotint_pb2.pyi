@@ -26,7 +26,7 @@ class Tensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents")
+    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,11 @@ class GenerateRequest(_message.Message):
     NEGATIVE_PROMPT_STATES_FIELD_NUMBER: _ClassVar[int]
     CUSTOM_SIGMAS_FIELD_NUMBER: _ClassVar[int]
     RETURN_LATENTS_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_START_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_END_FIELD_NUMBER: _ClassVar[int]
+    CACHE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt: str
@@ -71,7 +76,12 @@ class GenerateRequest(_message.Message):
     negative_prompt_states: Tensor
     custom_sigmas: _containers.RepeatedScalarFieldContainer[float]
     return_latents: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ...) -> None: ...
+    guidance_start: float
+    guidance_end: float
+    cache_interval: int
+    cache_schedule: _containers.RepeatedScalarFieldContainer[int]
+    decoder: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("accepted", "progress", "image")
@@ -202,13 +212,15 @@ class SizeRange(_message.Message):
     def __init__(self, min: _Optional[int] = ..., default: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
-    __slots__ = ("component", "precision", "backend", "device")
+    __slots__ = ("component", "precision", "backend", "device", "variant")
     COMPONENT_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     component: str
     precision: str
     backend: str
     device: str
-    def __init__(self, component: _Optional[str] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+    variant: str
+    def __init__(self, component: _Optional[str] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., device: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...

@@ -130,9 +130,10 @@ class SizeRange:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """One compiled component of a bundle."""
+    """One compiled component of a bundle; ``variant`` is ``full``, ``shallow``, ``part1``, … or ``tiny``."""
 
     component: str
+    variant: str
     precision: str
     backend: str
     device: str
@@ -188,7 +189,7 @@ def model_of(message: pb.ModelInfo) -> ModelInfo:
         samplers=tuple(message.samplers),
         default_sampler=message.default_sampler,
         max_tokens=message.max_tokens,
-        engines=tuple(EngineInfo(e.component, e.precision, e.backend, e.device) for e in message.engines),
+        engines=tuple(EngineInfo(e.component, e.variant, e.precision, e.backend, e.device) for e in message.engines),
     )
 
 

@@ -14,6 +14,7 @@ from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request, pixel_range
 from mezzotint.engines.sampling import SAMPLERS
+from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.events import Accepted, Picture, Progress
 from mezzotint.server.pictures import PictureOptions
@@ -28,8 +29,12 @@ _FORMAT_CODES = {name: code for code, name in _FORMATS.items()}
 _MAX_ID_LENGTH = 128
 _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
-_SCALARS = ("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every")
-_OPTIONAL = ("steps", "guidance", "seed", "num_images")
+_SCALARS = (
+    *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
+    *("return_latents", "guidance_start", "decoder"),
+)
+_OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval")
+_LISTS = ("custom_sigmas", "cache_schedule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,9 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}
     values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
-    request = Request(**values, custom_sigmas=tuple(message.custom_sigmas), return_latents=message.return_latents)
+    values |= {name: tuple(getattr(message, name)) for name in _LISTS}
     quality = message.quality or PictureOptions().quality
-    return Order(message.model, request, PictureOptions(_FORMATS[message.image_format], quality))
+    return Order(message.model, Request(**values), PictureOptions(_FORMATS[message.image_format], quality))
 
 
 def array_of(field: str, tensor: pb.Tensor) -> npt.NDArray[np.float32]:
@@ -124,12 +129,14 @@ def model_info_of(model: Model) -> pb.ModelInfo:
         digest=model.digest,
         family=manifest.family,
         size_multiple=manifest.latents.size_multiple,
-        max_rows=model.max_rows,
+        max_rows=model.max_rows[FULL],
         samplers=list(SAMPLERS),
         default_sampler=manifest.schedule.default_sampler,
         max_tokens=manifest.text.max_tokens - 2,
         engines=[
-            pb.EngineInfo(component=e.component, precision=e.precision, backend=e.backend, device=e.device)
+            pb.EngineInfo(
+                component=e.component, variant=e.variant, precision=e.precision, backend=e.backend, device=e.device
+            )
             for e in manifest.engines
         ],
         **{side: pb.SizeRange(min=r.min, default=defaults[side], max=r.max) for side, r in ranges.items()},

@@ -1,15 +1,16 @@
 """The request scheduler: which images share the next engine call. Pure and synchronous; the clock is passed in.
 
-Knows images by ``stage``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no array. One thread
-calls it (``server/loop.py``).
+Knows images by ``stage``, ``variant``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no
+array. One thread calls it (``server/loop.py``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.variants import FULL
 from mezzotint.server.policy import Policy, fcfs
 
 _FIRST_GUESS_SECONDS = 1.0
@@ -57,21 +58,31 @@ class Scheduler:
 
     Finished images are decoded first, since that frees room and ends requests; then new images are encoded if the next
     denoising call has room for them; else the policy's first image is denoised together with those of its signature.
+    After a decoding call, which runs the decoder or one part of it, a denoising call goes first if one waits: images in
+    the making never wait for more than one decoding call between two of theirs.
 
     Args:
-        max_rows: the most rows of one call; all rows of an image are in one call.
+        max_rows: the most rows of one UNet call, by the engine's variant; all rows of an image are in one call.
         max_queue_size: the most images that wait to be started.
         max_started_images: the most images between encoding and decoding, since each of them holds arrays.
         policy: the order.
     """
 
-    def __init__(self, *, max_rows: int, max_queue_size: int, max_started_images: int, policy: Policy = fcfs) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: Mapping[str, int],
+        max_queue_size: int,
+        max_started_images: int,
+        policy: Policy = fcfs,
+    ) -> None:
         self._max_rows = max_rows
         self._max_queue_size = max_queue_size
         self._max_started_images = max_started_images
         self._policy = policy
         self._tickets: dict[Image, Ticket] = {}  # in the order of submission
         self._running: tuple[Image, ...] = ()
+        self._decoded_last = False
         self._left: list[Departure] = []
         self._image_seconds = _FIRST_GUESS_SECONDS
         self._last_finish: float | None = None
@@ -108,9 +119,9 @@ class Scheduler:
             InvalidRequest: it never will, or an image's rows do not fit into a call.
             DeadlineExpired: the deadline has passed already.
         """
-        widest = max((image.num_rows for image in images), default=0)
-        if not widest or widest > self._max_rows:
-            raise InvalidRequest(f"images of {widest} rows: must be 1 to {self._max_rows}; lower the guidance to 1")
+        widest, most = max((image.num_rows for image in images), default=0), min(self._max_rows.values())
+        if not widest or widest > most:
+            raise InvalidRequest(f"images of {widest} rows: must be 1 to {most}; lower the guidance to 1")
         if len(images) > self._max_queue_size:
             raise InvalidRequest(
                 f"num_images={len(images)}: this server's queue holds {self._max_queue_size}; ask for fewer"
@@ -155,6 +166,9 @@ class Scheduler:
         self._running = self._choose(now)
         if not self._running:
             raise LookupError("no image waits for a call; ask next_stage first")
+        stage = self._running[0].stage
+        if stage is not Stage.ENCODE:
+            self._decoded_last = stage is Stage.DECODE
         for image in self._running:
             ticket = self._tickets[image]
             ticket.started = now if ticket.started is None else ticket.started
@@ -192,11 +206,11 @@ class Scheduler:
         order = self._in_order(now)
         started = [image for image in order if image.stage is Stage.DENOISE]
         decoding = [image for image in order if image.stage is Stage.DECODE]
-        if decoding:
+        if decoding and not (self._decoded_last and started):
             return (decoding[0],)
-        joint = _fill(started, self._max_rows)
-        room = self._max_rows - sum(image.num_rows for image in joint)
-        places = self._max_started_images - len(started)
+        joint = _fill(started, self._max_rows[started[0].variant]) if started else ()
+        room = self._max_rows[FULL] - sum(image.num_rows for image in joint)
+        places = self._max_started_images - len(started) - len(decoding)
         new = [image for image in order if image.stage is Stage.ENCODE]
         return _fill(new, room)[: max(0, places)] or joint
 

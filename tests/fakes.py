@@ -1,31 +1,27 @@
-"""Fakes for tests of the server: linear engines inside a real ``Model``, and a clock that stands still."""
+"""Fakes: linear engines inside a real ``Model``, images that only count, and a clock that stands still."""
 
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mezzotint.engines.errors import EngineFailed
-from mezzotint.engines.manifest import (
-    AxisRange,
-    Component,
-    EngineEntry,
-    LatentEntry,
-    Manifest,
-    Precision,
-    ScheduleEntry,
-    SourceEntry,
-    TensorSpec,
-    TextEntry,
-)
-from mezzotint.engines.model import Model
+from mezzotint.engines.image import Stage
+from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
-from mezzotint.engines.schedule import Prediction, Spacing
+from mezzotint.engines.variants import FULL, SHALLOW
+from tests.fake_manifest import FACTOR, FEATURES, MAX_ROWS, WIDTH, fake_manifest
 
 WORDS = ("a", "cat", "dog", "red", "blue", "on", "hat")
-WIDTH, TOKENS, CHANNELS, FACTOR = 4, 8, 4, 4
+UNET = (Component.UNET, FULL)
+SHALLOW_UNET = (Component.UNET, SHALLOW)
+
+Arrays = Mapping[str, np.ndarray]
 
 
 class FakeClock:
@@ -38,11 +34,69 @@ class FakeClock:
         return self.now
 
 
+@dataclass(eq=False)
+class FakeImage:
+    """What the scheduler knows of an image; ``settings`` stands for all that it must not look at.
+
+    ``calls`` are the variant and rows of each evaluation, where they change; ``parts`` the engines that decode it.
+    """
+
+    rows: int = 2
+    remaining: int = 3
+    size: int = 64
+    settings: Any = None
+    calls: tuple[tuple[str, int], ...] = ()
+    parts: int = 1
+    stage: Stage = Stage.ENCODE
+    ran: list[Stage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.calls = self.calls or ((FULL, self.rows),) * self.remaining
+        self.rows = max(rows for _, rows in self.calls)
+        self.remaining = len(self.calls)
+
+    @property
+    def num_rows(self) -> int:
+        match self.stage:
+            case Stage.ENCODE:
+                return self.rows
+            case Stage.DENOISE:
+                return self.calls[-self.remaining][1]
+            case _:
+                return 1
+
+    @property
+    def variant(self) -> str:
+        match self.stage:
+            case Stage.DENOISE:
+                return self.calls[-self.remaining][0]
+            case Stage.DECODE:
+                return f"{self.parts} parts left"
+            case _:
+                return FULL
+
+    @property
+    def signature(self) -> tuple[Stage, str, int]:
+        return (self.stage, self.variant, self.size)
+
+    def run(self) -> None:
+        self.ran.append(self.stage)
+        match self.stage:
+            case Stage.ENCODE:
+                self.stage = Stage.DENOISE
+            case Stage.DENOISE:
+                self.remaining -= 1
+                self.stage = Stage.DENOISE if self.remaining else Stage.DECODE
+            case _:
+                self.parts -= 1
+                self.stage = Stage.DECODE if self.parts else Stage.DONE
+
+
 class FakeEngine:
     """A component whose output is a linear function of its inputs, row by row.
 
     ``calls`` lists the rows of every call. With ``hold`` the next call waits for ``release`` or ``step``; ``failures``
-    counts the next calls that fail.
+    counts the next calls that fail. What a call gave is no number any more once the next one has begun.
     """
 
     def __init__(self, spec: EngineEntry) -> None:
@@ -51,6 +105,7 @@ class FakeEngine:
         self.row_counts = (1, 2, 4, 8)
         self.calls: list[int] = []
         self.failures = 0
+        self._given: Arrays = {}
         self._permits = threading.Semaphore(0)
         self._held = False
         self.entered = threading.Semaphore(0)
@@ -65,7 +120,7 @@ class FakeEngine:
         self._held = False
         self._permits.release()
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    def run(self, inputs: Arrays) -> Arrays:
         rows = len(next(iter(inputs.values())))
         self.calls.append(rows)
         self.entered.release()
@@ -74,111 +129,52 @@ class FakeEngine:
         if self.failures:
             self.failures -= 1
             raise EngineFailed("the fake engine was told to fail")
-        match self.spec.component:
-            case Component.TEXT_ENCODER:
-                return {"states": inputs["embeddings"][:, None] * np.float32(0.5)}
-            case Component.UNET:
-                text = inputs["text"].mean(axis=(1, 2))[:, None, None, None]
-                time = (inputs["timestep"] / 1000)[:, None, None, None]
-                return {"output": (inputs["sample"] * np.float32(0.7) + time + text).astype(np.float32)}
-            case _:
-                pixels = inputs["latents"][:, :3].repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
-                return {"pixels": np.ascontiguousarray(pixels * np.float32(0.3))}
+        for array in self._given.values():
+            array.fill(np.nan)
+        self._given = _COMPUTE[self.spec.component](self.spec, inputs)
+        return self._given
 
-    def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
+    def prepare(self, inputs: Arrays) -> None:
         self.run(inputs)
 
     def close(self) -> None:
         pass
 
 
-def fake_manifest(name: str = "fake") -> Manifest:
-    """A manifest of a bundle for 32 to 64 pixels, eight rows and eight tokens."""
-    side = AxisRange(min=8, opt=8, max=16)
-    rows = AxisRange(min=1, opt=2, max=8)
-
-    def entry(component: Component, inputs: tuple[TensorSpec, ...], output: TensorSpec) -> EngineEntry:
-        return EngineEntry(
-            component=component,
-            backend="fake",
-            backend_version="1",
-            device="FAKE",
-            precision=Precision.FP32,
-            files={},
-            inputs=inputs,
-            outputs=(output,),
-            axes={"rows": rows, "height": side, "width": side},
-            row_classes=((1, 2, 4, 8),),
-        )
-
-    def spec(name: str, role: str, *axes: int | str) -> TensorSpec:
-        return TensorSpec(name=name, role=role, dtype="float32", axes=axes)
-
-    image = ("rows", CHANNELS, "height", "width")
-    return Manifest(
-        name=name,
-        family="stable-diffusion",
-        compiled_by="tests",
-        source=SourceEntry(name=name, digest="0" * 64),
-        engines=(
-            entry(
-                Component.TEXT_ENCODER,
-                (spec("embeddings", "embeddings", "rows", TOKENS, WIDTH),),
-                spec("states", "text", "rows", 1, TOKENS, WIDTH),
-            ),
-            entry(
-                Component.UNET,
-                (
-                    spec("sample", "latents", *image),
-                    spec("timestep", "timestep", "rows"),
-                    spec("text", "text", "rows", TOKENS, WIDTH),
-                ),
-                spec("output", "latents", *image),
-            ),
-            entry(
-                Component.VAE_DECODER,
-                (spec("latents", "latents", *image),),
-                spec("pixels", "pixels", "rows", 3, "height", "width"),
-            ),
-        ),
-        schedule=ScheduleEntry(
-            num_train_timesteps=1000,
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            trained_betas=None,
-            prediction_type=Prediction.EPSILON,
-            timestep_spacing=Spacing.LEADING,
-            steps_offset=1,
-            set_alpha_to_one=False,
-            rescale_betas_zero_snr=False,
-            default_sampler="ddim",
-        ),
-        latents=LatentEntry(
-            channels=CHANNELS,
-            factor=FACTOR,
-            scaling=1.0,
-            size_multiple=8,
-            default_height=32,
-            default_width=32,
-            preview=((0.2, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.2), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
-        ),
-        text=TextEntry(
-            tokenizer="tokenizer.json",
-            embeddings="embeddings.npy",
-            max_tokens=TOKENS,
-            width=WIDTH,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-            files={},
-        ),
-        verified=(),
-    )
+def _encode(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    return {"states": inputs["embeddings"][:, None] * np.float32(0.5)}
 
 
-def fake_model(folder: Path, name: str = "fake") -> tuple[Model, dict[Component, FakeEngine]]:
-    """A real ``Model`` on fake engines, whose tokenizer and embeddings are written into ``folder``."""
+def _denoise(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    """Half of the sample goes through a feature, which the shallow engine takes as it is given."""
+    sample, time = inputs["sample"], inputs["timestep"][:, None, None, None] / 1000
+    text = inputs["text"].mean(axis=(1, 2))[:, None, None, None]
+    feature = inputs.get("feature", (sample[:, :FEATURES] + text).astype(np.float32))
+    output = (sample * np.float32(0.4) + time + feature.mean(axis=1, keepdims=True)).astype(np.float32)
+    return {"output": output, "feature": feature} if len(spec.outputs) > 1 else {"output": output}
+
+
+def _decode(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    """The whole decoder is its three parts, one after the other; the tiny one is paler."""
+    (given,) = inputs.values()
+    made = given
+    if spec.variant in (FULL, "tiny", "part1"):
+        made = given[:, :3] * np.float32(0.1 if spec.variant == "tiny" else 0.3)
+    if spec.variant in (FULL, "tiny", "part2"):
+        made = made.repeat(FACTOR, axis=2)
+    if spec.variant in (FULL, "tiny", "part3"):
+        made = made.repeat(FACTOR, axis=3)
+    return {spec.outputs[0].name: np.ascontiguousarray(made)}
+
+
+_COMPUTE = {Component.TEXT_ENCODER: _encode, Component.UNET: _denoise, Component.VAE_DECODER: _decode}
+
+
+def fake_model(folder: Path, name: str = "fake", **options: bool) -> tuple[Model, dict[EngineKey, FakeEngine]]:
+    """A real ``Model`` on fake engines, whose tokenizer and embeddings are written into ``folder``.
+
+    ``options`` are ``fake_manifest``'s.
+    """
     vocabulary = {word: i for i, word in enumerate(("<s>", "</s>", "<unk>", *WORDS))}
     tokenizer = {
         "version": "1.0",
@@ -189,6 +185,7 @@ def fake_model(folder: Path, name: str = "fake") -> tuple[Model, dict[Component,
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     table = np.random.default_rng(0).standard_normal((len(vocabulary), WIDTH)).astype(np.float32)
     np.save(folder / "embeddings.npy", table)
-    manifest = fake_manifest(name)
-    engines = {entry.component: FakeEngine(entry) for entry in manifest.engines}
-    return Model(manifest, "f" * 64, Prompts(folder, manifest.text), engines, max_rows=8), engines
+    manifest = fake_manifest(name, **options)
+    engines = {(entry.component, entry.variant): FakeEngine(entry) for entry in manifest.engines}
+    max_rows = {variant: MAX_ROWS for component, variant in engines if component is Component.UNET}
+    return Model(manifest, "f" * 64, Prompts(folder, manifest.text), engines, max_rows), engines

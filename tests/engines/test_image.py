@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mezzotint.engines import device
+from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
 from tests.fakes import fake_model
@@ -41,8 +42,8 @@ class ElsewhereEngine:
 def test_pictures_on_another_array_library_equal_numpys(tmp_path: Path) -> None:
     model, _ = fake_model(tmp_path)
     engines = {
-        component: ElsewhereEngine(engine, from_host=component == "text_encoder")
-        for component, engine in model.engines.items()
+        (component, variant): ElsewhereEngine(engine, from_host=component is Component.TEXT_ENCODER)
+        for (component, variant), engine in model.engines.items()
     }
     elsewhere = Model(model.manifest, model.digest, model.prompts, engines, model.max_rows)  # type: ignore[arg-type]
     for here, there in zip(generate(model, REQUESTS), generate(elsewhere, REQUESTS), strict=True):

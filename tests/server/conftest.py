@@ -1,19 +1,23 @@
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
 
 from mezzotint import AsyncClient
-from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import Model
+from mezzotint.engines.model import EngineKey, Model
+from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
-from tests.fakes import FakeEngine, fake_model
+from mezzotint.server.service import SERVICE
+from tests.fakes import UNET, FakeEngine, fake_model
 
 
 @dataclass
@@ -22,21 +26,21 @@ class Running:
 
     server: Server
     core: Core
-    engines: dict[Component, FakeEngine]
+    engines: dict[EngineKey, FakeEngine]
     target: str
     client: AsyncClient
     channel: grpc.aio.Channel
 
     @property
     def unet(self) -> FakeEngine:
-        return self.engines[Component.UNET]
+        return self.engines[UNET]
 
 
 Start = Callable[..., Awaitable[Running]]
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Iterator[tuple[Model, dict[Component, FakeEngine]]]:
+def model(tmp_path: Path) -> Iterator[tuple[Model, dict[EngineKey, FakeEngine]]]:
     return fake_model(tmp_path)
 
 
@@ -75,3 +79,30 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 async def served(start: Start) -> Running:
     """A server with the usual limits."""
     return await start()
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        await asyncio.sleep(0.005)
+
+
+async def entered(served: Running) -> None:
+    """Wait until the UNet's next call runs."""
+    assert await asyncio.to_thread(served.unet.entered.acquire, timeout=10)
+
+
+async def raw(served: Running, data: bytes, **options: Any) -> list[pb.GenerateEvent]:
+    call = served.channel.unary_stream(
+        f"/{SERVICE}/Generate",
+        request_serializer=lambda message: message,
+        response_deserializer=pb.GenerateEvent.FromString,
+    )
+    return [event async for event in call(data, **options)]
+
+
+async def refused(served: Running, data: bytes) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await raw(served, data)
+    return refusal.value

@@ -14,7 +14,7 @@ from mezzotint.proto.results import Accepted, Picture
 from mezzotint.server.app import Server, serve
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import ServerConfig
-from tests.fakes import fake_manifest
+from tests.fake_manifest import fake_manifest
 
 _SERVE = """
 import asyncio, sys

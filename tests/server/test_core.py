@@ -13,13 +13,12 @@ from mezzotint.engines.errors import (
     QueueFull,
     Unavailable,
 )
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig, ServerConfig
 from mezzotint.server.core import Core, Handle
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
 from mezzotint.server.pictures import PictureOptions
-from tests.fakes import FakeClock, FakeEngine, fake_model
+from tests.fakes import UNET, FakeClock, FakeEngine, fake_model
 
 
 class Bench:
@@ -27,7 +26,7 @@ class Bench:
 
     def __init__(self, folder: Path, config: CoreConfig) -> None:
         model, engines = fake_model(folder)
-        self.unet: FakeEngine = engines[Component.UNET]
+        self.unet: FakeEngine = engines[UNET]
         self.clock = FakeClock()
         self.core = Core(model, config, clock=self.clock)
         self.heard: dict[str, queue.SimpleQueue[Event]] = {}

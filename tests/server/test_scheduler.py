@@ -1,60 +1,11 @@
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Stage
-from mezzotint.server.scheduler import Outcome, Scheduler
-
-MAX_ROWS = 8
-
-
-@dataclass(eq=False)
-class FakeImage:
-    """What the scheduler knows of an image; ``settings`` stands for all that it must not look at."""
-
-    num_rows: int = 2
-    remaining: int = 3
-    size: int = 64
-    settings: Any = None
-    stage: Stage = Stage.ENCODE
-    ran: list[Stage] = field(default_factory=list)
-
-    @property
-    def signature(self) -> tuple[Stage, int]:
-        return (self.stage, self.size)
-
-
-def make_scheduler(**changes: Any) -> Scheduler:
-    return Scheduler(**{"max_rows": MAX_ROWS, "max_queue_size": 100, "max_started_images": 16} | changes)
-
-
-def run_call(scheduler: Scheduler, now: float = 0.0) -> list[Any]:
-    """Make the next call as an engine would, and return its images."""
-    batch = scheduler.next_batch(now)
-    for image in batch.images:
-        image.ran.append(image.stage)
-        if image.stage is Stage.ENCODE:
-            image.stage = Stage.DENOISE
-        elif image.stage is Stage.DENOISE:
-            image.remaining -= 1
-            image.stage = Stage.DENOISE if image.remaining else Stage.DECODE
-        else:
-            image.stage = Stage.DONE
-    scheduler.settle(batch, now)
-    return list(batch.images)
-
-
-def run_out(scheduler: Scheduler, now: float = 0.0) -> list[tuple[Stage, list[Any]]]:
-    calls = []
-    while (stage := scheduler.next_stage(now)) is not None:
-        calls.append((stage, run_call(scheduler, now)))
-    scheduler.drop(now)
-    return calls
+from mezzotint.engines.variants import FULL, SHALLOW
+from mezzotint.server.scheduler import Outcome
+from tests.fakes import FakeImage
+from tests.server.scheduling import make_scheduler, run_call, run_out
 
 
 def test_an_image_is_encoded_denoised_and_decoded_and_then_leaves() -> None:
@@ -71,9 +22,9 @@ def test_an_image_is_encoded_denoised_and_decoded_and_then_leaves() -> None:
 def test_requests_of_different_steps_samplers_and_guidance_share_calls() -> None:
     scheduler = make_scheduler()
     images = [
-        FakeImage(num_rows=2, remaining=5, settings=("ddim", 7.5)),
-        FakeImage(num_rows=1, remaining=2, settings=("heun", 1.0)),
-        FakeImage(num_rows=2, remaining=3, settings=("euler_a", 4.0)),
+        FakeImage(rows=2, remaining=5, settings=("ddim", 7.5)),
+        FakeImage(rows=1, remaining=2, settings=("heun", 1.0)),
+        FakeImage(rows=2, remaining=3, settings=("euler_a", 4.0)),
     ]
     for image in images:
         scheduler.submit([image], arrival=0.0)
@@ -101,9 +52,9 @@ def test_an_image_that_does_not_fit_into_the_next_call_is_not_started() -> None:
     assert (scheduler.num_started, scheduler.num_waiting) == (4, 1)
 
 
-def test_finished_images_are_decoded_one_by_one_before_anything_else() -> None:
+def test_finished_images_are_decoded_one_by_one_before_new_ones_are_encoded() -> None:
     scheduler = make_scheduler()
-    images = [FakeImage(remaining=1), FakeImage(remaining=1), FakeImage(remaining=3)]
+    images = [FakeImage(remaining=1), FakeImage(remaining=1)]
     scheduler.submit(images, arrival=0.0)
     run_call(scheduler)
     run_call(scheduler)
@@ -113,9 +64,82 @@ def test_finished_images_are_decoded_one_by_one_before_anything_else() -> None:
     assert scheduler.next_stage(0.0) is Stage.ENCODE
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_images_in_the_making_wait_for_one_decoding_call_at_most(parts: int) -> None:
+    scheduler = make_scheduler()
+    done = [FakeImage(remaining=1, parts=parts) for _ in range(2)]
+    other = FakeImage(remaining=9)
+    scheduler.submit([*done, other], arrival=0.0)
+    run_call(scheduler)
+    run_call(scheduler)
+    calls = run_out(scheduler)
+    stages = [stage for stage, _ in calls]
+    assert stages[: 4 * parts] == [Stage.DECODE, Stage.DENOISE] * 2 * parts
+    assert stages[4 * parts :] == [Stage.DENOISE] * (8 - 2 * parts) + [Stage.DECODE]
+    assert [call for stage, call in calls if stage is Stage.DECODE] == [[i] for i in done for _ in range(parts)] + [
+        [other]
+    ]
+
+
+def test_parts_of_a_decoder_follow_each_other_where_no_image_is_in_the_making() -> None:
+    scheduler = make_scheduler(max_started_images=1)
+    image, waiting = FakeImage(remaining=1, parts=3), FakeImage(remaining=1)
+    scheduler.submit([image, waiting], arrival=0.0)
+    calls = run_out(scheduler)
+    decode = (Stage.DECODE, [image])
+    assert calls[:5] == [(Stage.ENCODE, [image]), (Stage.DENOISE, [image]), decode, decode, decode]
+    assert calls[5] == (Stage.ENCODE, [waiting])
+
+
+def test_new_images_are_encoded_between_two_parts_before_the_denoising_call() -> None:
+    scheduler = make_scheduler()
+    done, other, new = FakeImage(remaining=1, parts=2), FakeImage(remaining=9), FakeImage(remaining=9)
+    scheduler.submit([done, other], arrival=0.0)
+    run_call(scheduler)
+    run_call(scheduler)
+    assert run_call(scheduler) == [done]
+    scheduler.submit([new], arrival=1.0)
+    assert run_call(scheduler) == [new]
+    assert run_call(scheduler) == [other, new]
+    assert run_call(scheduler) == [done]
+    assert done.stage is Stage.DONE
+
+
+def test_full_and_shallow_calls_are_not_one_call() -> None:
+    scheduler = make_scheduler()
+    plain = FakeImage(remaining=3)
+    cached = FakeImage(calls=((FULL, 2), (SHALLOW, 2), (FULL, 2)))
+    scheduler.submit([plain], arrival=0.0)
+    scheduler.submit([cached], arrival=1.0)
+    calls = [images for stage, images in run_out(scheduler) if stage is Stage.DENOISE]
+    assert calls == [[plain, cached], [plain], [plain], [cached], [cached]]
+
+
+def test_each_variant_of_the_unet_has_its_own_most_rows() -> None:
+    scheduler = make_scheduler(max_rows={FULL: 2, SHALLOW: 4})
+    images = [FakeImage(calls=((FULL, 2), (SHALLOW, 2))) for _ in range(2)]
+    for image in images:
+        image.stage = Stage.DENOISE
+    scheduler.submit(images, arrival=0.0)
+    assert run_call(scheduler) == images[:1]
+    images[1].remaining -= 1
+    assert run_call(scheduler) == images
+
+
+def test_an_image_takes_the_rows_of_its_next_call() -> None:
+    scheduler = make_scheduler(max_rows={FULL: 2})
+    images = [FakeImage(rows=2, calls=((FULL, 1), (FULL, 2), (FULL, 1))) for _ in range(2)]
+    for image in images:
+        image.stage = Stage.DENOISE
+    scheduler.submit(images, arrival=0.0)
+    calls = [call for stage, call in run_out(scheduler) if stage is Stage.DENOISE]
+    first, second = images
+    assert calls == [[first, second], [first], [first], [second], [second]]
+
+
 def test_no_more_images_are_started_than_may_hold_arrays() -> None:
     scheduler = make_scheduler(max_started_images=3)
-    scheduler.submit([FakeImage(num_rows=1) for _ in range(8)], arrival=0.0)
+    scheduler.submit([FakeImage(rows=1) for _ in range(8)], arrival=0.0)
     while scheduler.next_stage(0.0) is not None:
         run_call(scheduler)
         assert scheduler.num_started <= 3
@@ -135,8 +159,8 @@ def test_the_oldest_images_size_goes_first_and_no_size_starves() -> None:
 
 
 def test_a_smaller_image_does_not_overtake_one_of_its_size_that_does_not_fit() -> None:
-    scheduler = make_scheduler(max_rows=3)
-    first, second, third = FakeImage(num_rows=2), FakeImage(num_rows=2), FakeImage(num_rows=1)
+    scheduler = make_scheduler(max_rows={FULL: 3})
+    first, second, third = FakeImage(rows=2), FakeImage(rows=2), FakeImage(rows=1)
     for image in (first, second, third):
         image.stage = Stage.DENOISE
         scheduler.submit([image], arrival=0.0)
@@ -155,7 +179,7 @@ def test_a_full_queue_refuses_with_a_time_to_try_again() -> None:
 
 
 def test_the_time_to_try_again_follows_from_how_fast_images_leave() -> None:
-    scheduler = make_scheduler(max_queue_size=60, max_rows=2)
+    scheduler = make_scheduler(max_queue_size=60, max_rows={FULL: 2})
     scheduler.submit([FakeImage(remaining=1) for _ in range(60)], arrival=0.0)
     now = 0.0
     for _ in range(150):
@@ -198,7 +222,7 @@ def test_a_cancelled_request_leaves_before_the_next_step() -> None:
 
 
 def test_a_failed_call_takes_its_own_images_along_and_no_others() -> None:
-    scheduler = make_scheduler(max_rows=2)
+    scheduler = make_scheduler(max_rows={FULL: 2})
     failing, other = FakeImage(), FakeImage()
     scheduler.submit([failing], arrival=0.0)
     scheduler.submit([other], arrival=0.0)
@@ -218,92 +242,14 @@ def test_there_is_no_batch_where_there_is_nothing_to_do() -> None:
 
 def test_an_image_of_more_rows_than_a_call_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="images of 9 rows: must be 1 to 8"):
-        make_scheduler().submit([FakeImage(num_rows=9)], arrival=0.0)
+        make_scheduler().submit([FakeImage(rows=9)], arrival=0.0)
 
 
 def test_another_policy_changes_the_order_and_nothing_else() -> None:
-    scheduler = make_scheduler(max_rows=2, policy=lambda arrival, size, remaining, deadline, now: remaining)
+    scheduler = make_scheduler(max_rows={FULL: 2}, policy=lambda arrival, size, remaining, deadline, now: remaining)
     long, short = FakeImage(remaining=9), FakeImage(remaining=1)
     scheduler.submit([long], arrival=0.0)
     scheduler.submit([short], arrival=1.0)
     assert run_call(scheduler) == [short]
     run_out(scheduler)
-    assert Counter(d.outcome for d in scheduler.departures()) == {Outcome.FINISHED: 2}
-
-
-a_request = st.fixed_dictionaries(
-    {
-        "num_images": st.integers(1, 4),
-        "num_rows": st.integers(1, 3),
-        "remaining": st.integers(1, 4),
-        "size": st.sampled_from([64, 128]),
-        "seconds": st.none() | st.integers(0, 12),
-    }
-)
-an_action = st.one_of(
-    st.tuples(st.just("submit"), a_request),
-    st.tuples(st.just("cancel"), st.integers(0, 30)),
-    st.tuples(st.just("fail"), st.none()),
-    st.tuples(st.just("call"), st.integers(1, 3)),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(an_action, max_size=40), st.integers(3, 8), st.integers(1, 6), st.integers(1, 8))
-def test_whatever_happens_every_image_ends_exactly_once_and_no_call_breaks_a_rule(
-    actions: list[tuple[str, Any]], max_rows: int, max_started: int, max_queue: int
-) -> None:
-    scheduler = Scheduler(max_rows=max_rows, max_queue_size=max_queue, max_started_images=max_started)
-    tickets, left, now = [], [], 0.0
-
-    def call() -> None:
-        gone = {d.image for d in left}
-        order = [image for ticket in tickets for image in ticket.images if image not in gone]
-        waiting = {image: (image.stage, image.signature) for image in order}
-        images = run_call(scheduler, now)
-        left.extend(scheduler.departures())
-        assert len({waiting[image][1] for image in images}) == 1
-        assert len(set(images)) == len(images)
-        for image in images:
-            ticket = next(t for t in tickets if image in t.images)
-            assert not ticket.cancelled
-            assert ticket.deadline is None or ticket.deadline > now
-        assert sum(image.num_rows for image in images) <= max_rows
-        assert scheduler.num_started <= max_started
-        stage, signature = waiting[images[0]]
-        peers = [image for image in order if waiting[image] == (stage, signature) and image not in gone]
-        wanted = [i for i in peers if i in images or i not in {d.image for d in left}]
-        assert images == wanted[: len(images)]  # first come, first served
-        if stage is Stage.DECODE:
-            assert len(images) == 1
-
-    for kind, what in actions:
-        now += 1.0
-        if kind == "submit":
-            images = [
-                FakeImage(num_rows=what["num_rows"], remaining=what["remaining"], size=what["size"])
-                for _ in range(what["num_images"])
-            ]
-            deadline = None if what["seconds"] is None else now + what["seconds"]
-            try:
-                tickets.append(scheduler.submit(images, arrival=now, deadline=deadline))
-            except (QueueFull, InvalidRequest, DeadlineExpired):
-                assert len(images) + scheduler.num_waiting > max_queue or deadline == now
-        elif kind == "cancel" and tickets:
-            scheduler.cancel(tickets[what % len(tickets)])
-        elif kind == "fail" and scheduler.next_stage(now) is not None:
-            scheduler.next_batch(now)
-            scheduler.fail()
-            left.extend(scheduler.departures())
-        elif kind == "call":
-            for _ in range(what):
-                if scheduler.next_stage(now) is not None:
-                    call()
-    while scheduler.next_stage(now) is not None:
-        call()
-    scheduler.drop(now)
-    left.extend(scheduler.departures())
-    assert scheduler.idle
-    assert Counter(d.image for d in left) == Counter(image for ticket in tickets for image in ticket.images)
-    for departure in left:
-        assert (departure.outcome is Outcome.FINISHED) == (departure.image.stage is Stage.DONE)
+    assert [d.outcome for d in scheduler.departures()] == [Outcome.FINISHED] * 2

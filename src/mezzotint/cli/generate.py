@@ -33,6 +33,15 @@ def _text(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value else ()
+    except ValueError:
+        raise InvalidRequest(
+            f"{param.human_readable_name}={value!r}: must be evaluations between commas; such as 0,3,7"
+        ) from None
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("prompt", callback=_text)
 @click.option("--server", default="localhost:8001", show_default=True, callback=_text, help="The server's HOST:PORT.")
@@ -57,6 +66,40 @@ def _text(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default=7.5,
     show_default=True,
     help="How closely to follow the prompt (A1111's CFG scale); 1 or less is not guided, and twice as fast.",
+)
+@click.option(
+    "--guidance-start",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Guide only from this share of the steps on; a step without guidance takes about half the time.",
+)
+@click.option(
+    "--guidance-end",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Guide only up to this share of the steps; the middle of a picture's steps is what guidance is needed for.",
+)
+@click.option(
+    "--cache-interval",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Run the whole UNet at every n-th evaluation and only its outer branch between: faster, a little less exact. "
+    "1 is off; others need a bundle that was compiled with --step-cache.",
+)
+@click.option(
+    "--cache-schedule",
+    default="",
+    callback=_evaluations,
+    help="The evaluations that run the whole UNet, instead of an interval: 0,1,2,5,10. The first always does.",
+)
+@click.option(
+    "--decoder",
+    default="",
+    callback=_text,
+    help="full, or tiny where the bundle has one: much faster, with less fine detail. [default: full]",
 )
 @click.option("--seed", type=int, help="The same seed gives the same picture. [default: a new one, which is shown]")
 @click.option("--negative-prompt", default="", callback=_text, help="What the picture should not show.")

@@ -12,7 +12,7 @@ from rich.table import Table
 from mezzotint.cli.progress import size_text
 
 if TYPE_CHECKING:
-    from mezzotint.engines.manifest import AxisRange, EngineEntry, Manifest
+    from mezzotint.engines.manifest import AxisRange, EngineEntry, Manifest, Measured
 
 _WIDE = 120  # columns of a table that is not shown on a terminal
 
@@ -32,7 +32,7 @@ def command(bundle: Path, as_json: bool) -> None:
     check_files(bundle, manifest)
     digest = file_digest(bundle / MANIFEST)
     if as_json:
-        sizes = {str(e.component): _size(bundle, e) for e in manifest.engines}
+        sizes = {_label(e): _size(bundle, e) for e in manifest.engines}
         about = {"digest": digest, "engine_bytes": sizes, "manifest": manifest.model_dump(mode="json")}
         click.echo(json.dumps(about, indent=2))
         return
@@ -71,10 +71,9 @@ def _facts(manifest: "Manifest") -> list[str]:
 def _engines(folder: Path, manifest: "Manifest") -> Table:
     table = Table("engine", "backend", "precision", "device", "size", "axes", "bit-equal rows", "ms by rows")
     for entry in manifest.engines:
-        variant = "" if entry.variant == "full" else f" ({entry.variant})"
         flavour = f" {entry.flavour}" if entry.flavour else ""
         table.add_row(
-            f"{entry.component}{variant}",
+            _label(entry),
             f"{entry.backend} {entry.backend_version}{flavour}",
             str(entry.precision),
             entry.device,
@@ -89,10 +88,12 @@ def _engines(folder: Path, manifest: "Manifest") -> Table:
 def _verified(manifest: "Manifest") -> Table:
     table = Table("verified", "output", "signal to noise", "had to reach")
     for measured in manifest.verified:
-        table.add_row(
-            str(measured.component), measured.output, f"{measured.snr_db:.1f} dB", f"{measured.floor_db:.1f} dB"
-        )
+        table.add_row(_label(measured), measured.output, f"{measured.snr_db:.1f} dB", f"{measured.floor_db:.1f} dB")
     return table
+
+
+def _label(engine: "EngineEntry | Measured") -> str:
+    return str(engine.component) if engine.variant == "full" else f"{engine.component} ({engine.variant})"
 
 
 def _range(axis: "AxisRange") -> str:

@@ -1,0 +1,40 @@
+"""The variants that a component may be compiled in, and which of them a bundle has. Imports the manifest alone.
+
+The UNet's ``full`` engine may have a ``shallow`` one beside it: its outer branch alone, on the feature that the full
+one left (DeepCache, Ma et al. 2023, arXiv 2312.00858). The VAE decoder is ``full``, or cut into ``part1``, ``part2``
+and so on, each of which takes what the one before it gives; beside that there may be a ``tiny`` one.
+"""
+
+import itertools
+
+from mezzotint.engines.manifest import Component, EngineEntry, Manifest
+
+FULL = "full"
+SHALLOW = "shallow"
+TINY = "tiny"
+
+DECODERS = (FULL, TINY)
+"""The decoders that a request may name; the empty name is the first."""
+
+
+def has_variant(manifest: Manifest, component: Component, variant: str) -> bool:
+    """Whether the bundle has that engine."""
+    return any((entry.component, entry.variant) == (component, variant) for entry in manifest.engines)
+
+
+def decoder_chain(manifest: Manifest, decoder: str) -> tuple[str, ...]:
+    """Return the variants that make up one of ``DECODERS``, in the order in which they run."""
+    if decoder == TINY:
+        return (TINY,)
+    numbered = (f"part{i}" for i in itertools.count(1))
+    parts = tuple(itertools.takewhile(lambda part: has_variant(manifest, Component.VAE_DECODER, part), numbered))
+    return parts or (FULL,)
+
+
+def served_engines(manifest: Manifest) -> tuple[EngineEntry, ...]:
+    """Return the entries of all engines that a request may ask for. Raises BundleError where one is missing."""
+    needed = [(Component.TEXT_ENCODER, FULL), (Component.UNET, FULL)]
+    needed += [(Component.VAE_DECODER, variant) for variant in decoder_chain(manifest, FULL)]
+    offered = [(Component.UNET, SHALLOW), (Component.VAE_DECODER, TINY)]
+    wanted = needed + [engine for engine in offered if has_variant(manifest, *engine)]
+    return tuple(manifest.engine(component, variant) for component, variant in wanted)
