@@ -213,7 +213,7 @@ def generate(model: Model, requests: list[Request], *, together: bool = True) ->
     made = [list(model.start(request)) for request in requests]
     open_images = [image for images in made for image in images]
     while open_images:
-        head = open_images[0]
+        head = _next(model, open_images, together)
         most = model.max_rows[head.variant] if head.stage is Stage.DENOISE and together else head.num_rows
         images: list[Image] = []
         for image in open_images:
@@ -222,6 +222,14 @@ def generate(model: Model, requests: list[Request], *, together: bool = True) ->
         run_call(model, Batch(tuple(images)))
         open_images = [image for image in open_images if image.stage is not Stage.DONE]
     return made
+
+
+def _next(model: Model, images: list[Image], together: bool) -> Image:
+    """Return the image whose call is next: a new one as long as the UNet's calls have room for it, else the first."""
+    started = [image for image in images if image.stage is not Stage.ENCODE]
+    new = [image for image in images if image.stage is Stage.ENCODE]
+    room = model.max_rows[FULL] - sum(image.num_rows for image in started) if together else 0
+    return new[0] if new and (not started or new[0].num_rows <= room) else started[0]
 
 
 def run_call(model: Model, batch: Batch) -> None:

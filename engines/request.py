@@ -158,7 +158,10 @@ def _check_decoder(request: Request, manifest: Manifest) -> None:
     if request.decoder and request.decoder not in DECODERS:
         raise InvalidRequest(f"decoder={request.decoder!r}: must be one of {', '.join(DECODERS)}, or empty")
     if request.decoder == TINY and not has_variant(manifest, Component.VAE_DECODER, TINY):
-        raise InvalidRequest(f"decoder={TINY!r}: bundle {manifest.name} was built without one; leave it out")
+        raise InvalidRequest(
+            f"decoder={TINY!r}: bundle {manifest.name} was built without one; "
+            "compile again with `--tiny-decoder FOLDER`"
+        )
 
 
 def _check_side(side: str, length: int, manifest: Manifest) -> None:

@@ -1,0 +1,265 @@
+"""Guidance intervals, step caching and decoders: what is run, and that it gives what a plain loop gives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mezzotint.engines.backend import Engine
+from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.evaluations import unet_calls
+from mezzotint.engines.image import Batch, Image
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.model import EngineKey, Model, generate, run_call
+from mezzotint.engines.noise import NoiseStream
+from mezzotint.engines.request import Request
+from mezzotint.engines.sampling import NUM_KEPT, advance, get_sampler, plan
+from mezzotint.engines.schedule import Spacing
+from mezzotint.engines.variants import FULL, SHALLOW
+from tests.fakes import SHALLOW_UNET, UNET, FakeEngine, fake_model
+
+Fakes = tuple[Model, dict[EngineKey, FakeEngine]]
+OTHERS = (
+    Request(prompt="a dog", steps=4, guidance=3.0, seed=1, sampler="heun"),
+    Request(prompt="red", steps=7, guidance=1.0, seed=2, sampler="dpmpp_2m", num_images=2),
+    Request(prompt="blue", steps=6, guidance=6.0, seed=3, cache_interval=2, sampler="euler_a"),
+    Request(prompt="hat", steps=9, guidance=5.0, seed=4, guidance_start=0.3, guidance_end=0.6, cache_interval=3),
+    Request(prompt="on", steps=5, guidance=2.0, seed=5, cache_schedule=(0, 2), decoder="tiny"),
+)
+CACHED = Request(prompt="a cat", steps=8, guidance=4.0, guidance_end=0.7, seed=7, cache_interval=3, return_latents=True)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return fake_model(tmp_path, step_cache=True, cut_decoder=True, tiny_decoder=True)
+
+
+def paint(model: Model, request: Request) -> Image:
+    return generate(model, [request])[0][0]
+
+
+def widened(model: Model) -> Model:
+    """Return the model with room for eight rows in a call, where this machine gains nothing from so many."""
+    return Model(model.manifest, model.digest, model.prompts, model.engines, dict.fromkeys(model.max_rows, 8))
+
+
+def same(a: Image, b: Image) -> bool:
+    assert a.pixels is not None
+    assert b.pixels is not None
+    return np.array_equal(a.pixels, b.pixels)
+
+
+def evaluate(engine: Engine, inputs: dict[str, Any], features: dict[str, Any], row: str) -> Any:
+    """Return one row's output; the full engine leaves the row's feature, which the shallow one takes."""
+    outputs = engine.run(inputs | ({"feature": features[row]} if engine.spec.variant == SHALLOW else {}))
+    if "feature" in outputs:
+        features[row] = outputs["feature"].copy()
+    return outputs["output"].copy()
+
+
+def by_hand(model: Model, request: Request) -> np.ndarray[Any, Any]:
+    """Return the final latents [C, height, width] of a loop over evaluations, one engine call of one row at a time."""
+    sampler, _ = get_sampler(request.sampler or model.manifest.schedule.default_sampler)
+    spacing = model.manifest.schedule.timestep_spacing or sampler.default_spacing
+    the_plan = plan(sampler, model.manifest.schedule.noise_schedule(), request.steps, spacing=Spacing(spacing))
+    prompts = np.stack([model.prompts.tokens(text).ids for text in (request.negative_prompt, request.prompt)])
+    states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(prompts)})["states"]
+    uncond, cond = states[:1, 0].copy(), states[1:, 0].copy()
+    entry = model.manifest.latents
+    shape = (1, entry.channels, entry.default_height // entry.factor, entry.default_width // entry.factor)
+    state = np.zeros((1, 1 + NUM_KEPT, *shape[1:]), np.float32)
+    state[0, 0] = NoiseStream(request.seed).normal(shape)[0] * the_plan.initial_scale
+    features: dict[str, Any] = {}
+    complete = 0
+    for e, call in enumerate(unet_calls(the_plan, request)):
+        at = {"sample": state[:, 0] * the_plan.input_scales[e], "timestep": the_plan.timesteps[e : e + 1]}
+        engine = model.engines[Component.UNET, call.variant]
+        guided = evaluate(engine, at | {"text": cond}, features, "cond")
+        if request.guidance_start <= complete / request.steps < request.guidance_end:
+            other = evaluate(engine, at | {"text": uncond}, features, "uncond")
+            guided = other * np.float32(1 - request.guidance) + guided * np.float32(request.guidance)
+        state = advance(state, guided, None, the_plan.coefficients[e : e + 1])
+        complete = int(the_plan.steps[e])
+    return state[0, 0]
+
+
+def test_the_whole_interval_is_bit_equal_to_none(emoji: Model) -> None:
+    request = {"prompt": "a shark", "steps": 5, "guidance": 4.0, "seed": 9, "sampler": "euler"}
+    assert same(
+        paint(emoji, Request(**request)), paint(emoji, Request(**request, guidance_start=0.0, guidance_end=1.0))
+    )
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp_2m"])
+def test_an_interval_gives_what_a_loop_over_one_row_calls_gives(emoji: Model, sampler: str) -> None:
+    request = Request(
+        prompt="a shark", steps=6, guidance=4.0, guidance_start=0.2, guidance_end=0.7, seed=9, sampler=sampler,
+        negative_prompt="a cat", return_latents=True,
+    )  # fmt: skip
+    latents = paint(emoji, request).latents
+    assert latents is not None
+    assert np.array_equal(latents, by_hand(emoji, request))
+    assert not np.array_equal(latents, by_hand(emoji, Request(steps=6, guidance=4.0, seed=9, sampler=sampler)))
+
+
+def test_an_interval_is_bit_equal_alone_and_among_others(emoji: Model) -> None:
+    wide = widened(emoji)
+    mine = Request(prompt="a shark", steps=5, guidance=4.0, guidance_start=0.2, guidance_end=0.6, seed=9)
+    others = [
+        Request(prompt="a cat", steps=4, guidance=3.0, seed=1, sampler="heun", guidance_end=0.5),
+        Request(prompt="a dog", steps=7, guidance=1.0, seed=2, num_images=3),
+    ]
+    (among,), *_ = generate(wide, [mine, *others])
+    assert same(among, paint(emoji, mine))
+
+
+def test_rows_outside_the_interval_are_not_run(fakes: Fakes) -> None:
+    model, engines = fakes
+    paint(model, Request(steps=10, guidance=4.0, guidance_start=0.2, guidance_end=0.8))
+    assert engines[UNET].calls == [1, 1, 2, 2, 2, 2, 2, 2, 1, 1]
+
+
+def test_an_interval_that_no_step_is_in_encodes_and_runs_one_row(fakes: Fakes) -> None:
+    model, engines = fakes
+    paint(model, Request(steps=2, guidance=4.0, guidance_start=0.9))
+    assert engines[Component.TEXT_ENCODER, FULL].calls == [1]
+    assert engines[UNET].calls == [1, 1]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+@pytest.mark.parametrize(
+    "caching", [{"cache_interval": 3}, {"cache_schedule": (1, 2, 6)}, {"cache_interval": 2, "guidance_start": 0.4}]
+)
+def test_caching_gives_what_a_loop_over_one_row_calls_gives(
+    fakes: Fakes, sampler: str, caching: dict[str, Any]
+) -> None:
+    model, _ = fakes
+    request = Request(prompt="a cat", steps=7, guidance=4.0, seed=3, sampler=sampler, return_latents=True, **caching)
+    latents = paint(model, request).latents
+    assert latents is not None
+    assert np.array_equal(latents, by_hand(model, request))
+    plain = Request(prompt="a cat", steps=7, guidance=4.0, seed=3, sampler=sampler)
+    assert not np.array_equal(latents, by_hand(model, plain))
+
+
+def test_shallow_calls_run_on_the_shallow_engine_with_the_rows_that_are_left(fakes: Fakes) -> None:
+    model, engines = fakes
+    paint(model, CACHED)
+    assert engines[UNET].calls == [2, 2, 1]
+    assert engines[SHALLOW_UNET].calls == [2, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("place", range(len(OTHERS) + 1))
+def test_caching_is_bit_equal_alone_and_at_any_place_among_others(fakes: Fakes, place: int) -> None:
+    model, _ = fakes
+    alone = paint(model, CACHED)
+    mixed = generate(model, [*OTHERS[:place], CACHED, *OTHERS[place:]])[place][0]
+    assert np.array_equal(alone.latents, mixed.latents)  # type: ignore[arg-type]
+    assert same(alone, mixed)
+
+
+def test_requests_with_caching_share_full_calls_with_those_without_and_shallow_ones_among_themselves(
+    fakes: Fakes,
+) -> None:
+    model, engines = fakes
+    cached = Request(steps=4, guidance=4.0, cache_interval=2)
+    generate(model, [cached, cached, Request(steps=2, guidance=1.0)])
+    assert engines[UNET].calls == [5, 5]  # the plain request waits for the others' shallow calls
+    assert engines[SHALLOW_UNET].calls == [4, 4]
+
+
+def test_a_feature_is_kept_as_long_as_a_shallow_call_needs_it_and_not_without_caching(fakes: Fakes) -> None:
+    model, _ = fakes
+    kept = {}
+    for request in (CACHED, Request(prompt="a cat", steps=8, guidance=4.0)):
+        image = model.start(request)[0]
+        kept[request] = []
+        while image.remaining:
+            run_call(model, Batch((image,)))
+            kept[request].append(image.feature is not None)
+    assert kept[CACHED] == [False, True, True, False, True, True, False, True, False]
+    assert not any(list(kept.values())[1])
+
+
+def test_parts_of_a_decoder_give_what_the_whole_one_gives(fakes: Fakes, tmp_path: Path) -> None:
+    model, engines = fakes
+    whole, _ = fake_model(tmp_path)
+    request = Request(prompt="a cat", steps=3, num_images=2, return_latents=True)
+    for a, b in zip(generate(model, [request])[0], generate(whole, [request])[0], strict=True):
+        assert same(a, b)
+        assert np.array_equal(a.latents, b.latents)  # type: ignore[arg-type]
+        assert a.hidden is None
+    assert [engines[Component.VAE_DECODER, f"part{i}"].calls for i in (1, 2, 3)] == [[1, 1]] * 3
+
+
+def test_a_tiny_decoder_is_run_where_it_is_asked_for(fakes: Fakes) -> None:
+    model, engines = fakes
+    tiny, full = Request(steps=2, decoder="tiny", return_latents=True), Request(steps=2, decoder="full")
+    (a,), (b,), (c,) = generate(model, [tiny, full, Request(steps=2)])
+    assert not same(a, b)
+    assert same(b, c)
+    assert engines[Component.VAE_DECODER, "tiny"].calls == [1]
+    assert engines[Component.VAE_DECODER, "part1"].calls == [1, 1]
+
+
+def test_every_engine_is_warmed_up_at_the_size_it_was_tuned_at(fakes: Fakes) -> None:
+    model, engines = fakes
+    model.warm_up()
+    assert {key: engine.calls for key, engine in engines.items()} == {key: [2] for key in engines}
+    model.warm_up_rest()
+    assert all(sorted(engine.calls) == [1, 2, 2, 4, 8] for engine in engines.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"guidance_start": -0.1}, "guidance_start=-0.1: must be a share of the steps, between 0 and 1"),
+        ({"guidance_end": float("nan")}, "guidance_end=nan: must be a share of the steps, between 0 and 1"),
+        (
+            {"guidance_start": 0.8, "guidance_end": 0.2},
+            "guidance_start=0.8: must be below guidance_end=0.2; for no guidance at all use guidance 1",
+        ),
+        ({"cache_interval": 0}, "cache_interval=0: must be between 1 and 1000"),
+        (
+            {"cache_interval": 2, "cache_schedule": (0, 3)},
+            "cache_interval=2: leaves no room for a cache_schedule; send one of them",
+        ),
+        (
+            {"cache_schedule": (3, 0)},
+            "cache_schedule=[3, 0]: must be evaluations from 0 on, rising; such as 0, 3, 7",
+        ),
+        (
+            {"cache_schedule": (-1, 2)},
+            "cache_schedule=[-1, 2]: must be evaluations from 0 on, rising; such as 0, 3, 7",
+        ),
+        ({"decoder": "best"}, "decoder='best': must be one of full, tiny, or empty"),
+    ],
+)
+def test_a_wrong_field_is_one_sentence(fakes: Fakes, fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        fakes[0].start(Request(**fields))
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"cache_interval": 3},
+            "cache_interval=3: bundle emoji was built without step caching; compile again with `--step-cache`",
+        ),
+        (
+            {"cache_schedule": (0,)},
+            "cache_schedule: bundle emoji was built without step caching; compile again with `--step-cache`",
+        ),
+        (
+            {"decoder": "tiny"},
+            "decoder='tiny': bundle emoji was built without one; compile again with `--tiny-decoder FOLDER`",
+        ),
+    ],
+)
+def test_what_a_bundle_was_not_built_with_is_one_sentence(emoji: Model, fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        emoji.start(Request(**fields))
+    assert str(refusal.value) == sentence
