@@ -60,6 +60,15 @@ def test_previews_lie_beside_the_picture(server: str, tmp_path: Path) -> None:
     assert Image.open(io.BytesIO((tmp_path / "a.preview.jpg").read_bytes())).format == "JPEG"
 
 
+def test_an_interval_of_guidance_is_sent_and_written(server: str, tmp_path: Path) -> None:
+    plain, ended, whole = (tmp_path / f"{name}.png" for name in ("plain", "ended", "whole"))
+    assert generate(server, "--seed", "7", "-o", str(plain)) == 0
+    assert generate(server, "--seed", "7", "--guidance-end", "0.5", "-o", str(ended)) == 0
+    assert generate(server, "--seed", "7", "--guidance-start", "0", "--guidance-end", "1", "-o", str(whole)) == 0
+    assert parse_parameters(read_parameters(ended.read_bytes()))["Guidance interval"] == "0-0.5"
+    assert plain.read_bytes() == whole.read_bytes() != ended.read_bytes()
+
+
 def test_what_will_not_be_done_is_a_warning(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["generate", "shark " * 60, "--server", server, "--steps", "1", "-o", str(tmp_path / "a.png")]
     assert run(cli, arguments) == 0
@@ -75,6 +84,11 @@ def test_what_will_not_be_done_is_a_warning(server: str, tmp_path: Path, capsys:
         (["--sampler", "best"], "sampler='best': must be one of"),
         (["--model", "cat"], "model='cat'"),
         (["--seed", "-1"], "seed=-1: must be between"),
+        (["--guidance-start", "0.9", "--guidance-end", "0.1"], "guidance_start=0.9: must be below guidance_end=0.1"),
+        (["--cache-interval", "3"], "cache_interval=3: bundle emoji was built without step caching"),
+        (["--cache-schedule", "0,1"], "cache_schedule: bundle emoji was built without step caching"),
+        (["--cache-schedule", "0,x"], "cache_schedule='0,x': must be evaluations between commas; such as 0,3,7"),
+        (["--decoder", "tiny"], "decoder='tiny': bundle emoji was built without one"),
     ],
 )
 def test_a_wrong_field_is_one_sentence_and_exit_code_2(

@@ -7,6 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import SDCFGCutoffCallback
 
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.verify import psnr_db
@@ -82,6 +83,27 @@ def test_without_guidance_one_row_gives_diffusers_picture(
     )[0]
     assert made.pixels is not None
     assert psnr_db((truth * 255).round().astype(np.uint8), made.pixels) >= 45
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
+def test_guidance_that_ends_early_gives_diffusers_picture(
+    emoji: Model, emoji_checkpoint: Checkpoint, sampler: str
+) -> None:
+    request = Request(prompt="a shark", steps=10, guidance=4.0, guidance_end=0.4, seed=7, sampler=sampler)
+    made = generate(emoji, [request])[0][0].pixels
+    truth = paint_with_diffusers(
+        emoji_checkpoint,
+        sampler,
+        [7],
+        "np",
+        prompt="a shark",
+        num_inference_steps=10,
+        guidance_scale=4.0,
+        # after the fourth step, of index 3, there is none
+        callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=3),
+    )[0]
+    assert made is not None
+    assert psnr_db((truth * 255).round().astype(np.uint8), made) >= 45
 
 
 @pytest.fixture(scope="module", params=["sd15", "sd21"])

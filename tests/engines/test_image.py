@@ -17,6 +17,8 @@ from tests.fakes import fake_model
 REQUESTS = [
     Request(prompt="a cat", steps=4, guidance=3.0, seed=1, sampler="heun", return_latents=True),
     Request(prompt="a dog", steps=7, guidance=1.0, seed=2, sampler="dpmpp_2m", preview_every=2, return_latents=True),
+    Request(prompt="a hat", steps=6, guidance=5.0, guidance_end=0.6, seed=5, cache_interval=3, return_latents=True),
+    Request(prompt="blue", steps=4, guidance=2.0, seed=6, cache_schedule=(0, 2), decoder="tiny", return_latents=True),
     Request(prompt="red", steps=6, guidance=6.0, seed=3, sampler="euler_a", num_images=2, return_latents=True),
 ]
 
@@ -40,7 +42,7 @@ class ElsewhereEngine:
 
 
 def test_pictures_on_another_array_library_equal_numpys(tmp_path: Path) -> None:
-    model, _ = fake_model(tmp_path)
+    model, _ = fake_model(tmp_path, step_cache=True, cut_decoder=True, tiny_decoder=True)
     engines = {
         (component, variant): ElsewhereEngine(engine, from_host=component is Component.TEXT_ENCODER)
         for (component, variant), engine in model.engines.items()

@@ -50,6 +50,16 @@ def test_a_name_that_ends_in_karras_says_so_like_the_field() -> None:
     assert "Schedule type" not in text_of(Request(prompt="x", sampler="DPM++ 2M Karras", sigmas="default"))
 
 
+def test_what_makes_fewer_evaluations_is_written_where_it_is_set() -> None:
+    plain = text_of(Request(prompt="x"))
+    assert text_of(Request(prompt="x", decoder="full")) == plain
+    request = Request(prompt="x", guidance_start=0.2, guidance_end=0.8, cache_interval=3, decoder="tiny")
+    assert ", Guidance interval: 0.2-0.8, Step cache: 3, Decoder: tiny, Engine:" in text_of(request)
+    assert text_of(request).replace("Guidance interval: 0.2-0.8, Step cache: 3, Decoder: tiny, ", "") == plain
+    settings = parse_parameters(text_of(Request(prompt="x", guidance_end=0.5, cache_schedule=(0, 4, 9))))
+    assert (settings["Guidance interval"], settings["Step cache"]) == ("0-0.5", "at 0 4 9")
+
+
 @pytest.mark.parametrize(
     ("guidance", "written"), [(4.0, "4"), (7.1, "7.1"), (1e-7, "0.0000001"), (0.1 + 0.2, str(0.1 + 0.2))]
 )

@@ -95,7 +95,9 @@ def test_a_stream_gives_events_and_can_be_cancelled(target: str) -> None:
 def test_models_say_what_they_were_built_for(target: str) -> None:
     with Client(target, timeout=10.0) as client:
         (model,) = client.models()
-    assert (model.name, model.width.max, model.engines[1].precision) == ("fake", 64, "fp32")
+    unet = model.engines[1]
+    assert (model.name, model.width.max) == ("fake", 64)
+    assert (unet.component, unet.variant, unet.precision) == ("unet", "full", "fp32")
 
 
 def test_a_refusal_has_code_sentence_and_request_id(target: str) -> None:
@@ -126,6 +128,14 @@ def test_a_seed_and_an_id_are_always_sent() -> None:
     assert (first.seed, first.request_id) != (second.seed, second.request_id)
     assert 0 <= first.seed < 2**32
     assert not first.HasField("steps")  # the server's default
+    assert not first.HasField("guidance_end")
+    assert not first.HasField("cache_interval")
+
+
+def test_intervals_schedules_and_a_decoder_are_sent_as_they_are_given() -> None:
+    message = build_request("a", {"guidance_start": 0.2, "guidance_end": 0.0, "cache_schedule": [0, 3], "decoder": "x"})
+    assert (message.guidance_start, message.HasField("guidance_end"), message.guidance_end) == (0.2, True, 0.0)
+    assert (list(message.cache_schedule), message.decoder) == ([0, 3], "x")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,7 @@ def test_a_seed_and_an_id_are_always_sent() -> None:
         ({"image_format": "gif"}, "image_format='gif': must be one of png, jpeg, jpg, webp"),
         ({"steps": 2**40}, "steps=1099511627776: cannot be sent"),
         ({"steps": "many"}, "steps='many': cannot be sent"),
+        ({"cache_schedule": [0, 0.5]}, "cache_schedule=[0, 0.5]: cannot be sent"),
         ({"latents": "noise"}, "latents: cannot be sent"),
     ],
 )

@@ -45,8 +45,8 @@ def model(tmp_path: Path) -> Iterator[tuple[Model, dict[EngineKey, FakeEngine]]]
 
 
 @asynccontextmanager
-async def running(folder: Path, config: CoreConfig) -> AsyncIterator[Running]:
-    model, engines = fake_model(folder)
+async def running(folder: Path, config: CoreConfig, **bundle: bool) -> AsyncIterator[Running]:
+    model, engines = fake_model(folder, **bundle)
     model.warm_up()
     for engine in engines.values():
         engine.calls.clear()
@@ -66,11 +66,14 @@ async def running(folder: Path, config: CoreConfig) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start servers with limits of the test's own."""
+    """Start servers with limits, or a bundle, of the test's own."""
     async with AsyncExitStack() as stack:
 
-        async def begin(**limits: int) -> Running:
-            return await stack.enter_async_context(running(tmp_path, CoreConfig(**limits)))
+        async def begin(
+            *, step_cache: bool = False, cut_decoder: bool = False, tiny_decoder: bool = False, **limits: int
+        ) -> Running:
+            bundle = {"step_cache": step_cache, "cut_decoder": cut_decoder, "tiny_decoder": tiny_decoder}
+            return await stack.enter_async_context(running(tmp_path, CoreConfig(**limits), **bundle))
 
         yield begin
 

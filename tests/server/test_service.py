@@ -9,14 +9,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mezzotint import MezzotintClientError
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import generate
 from mezzotint.engines.picture import parse_parameters, read_parameters
 from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Accepted, Picture, Progress
 from mezzotint.server.service import SERVICE
-from tests.server.conftest import Running, entered, eventually, raw, refused
+from tests.server.conftest import Running, Start, entered, eventually, raw, refused
 
 HEALTH = health_pb2.HealthCheckResponse
 
@@ -97,6 +96,21 @@ async def test_given_latents_and_states_and_sigmas_are_used_and_the_final_latent
     np.testing.assert_array_equal(result.pictures[0].latents, expected.latents)
 
 
+async def test_an_interval_caching_and_a_decoder_are_used_and_written(start: Start) -> None:
+    served = await start(step_cache=True, cut_decoder=True, tiny_decoder=True)
+    options = {"steps": 6, "guidance": 3.0, "guidance_start": 0.2, "guidance_end": 0.7, "seed": 5}
+    for caching in ({"cache_interval": 2}, {"cache_schedule": (0, 3)}):
+        for decoder in ("", "tiny"):
+            fields = options | caching | {"decoder": decoder}
+            (expected,) = generate(served.core.model, [Request(prompt="a red cat", **fields)])[0]
+            result = await served.client.generate("a red cat", **fields)
+            np.testing.assert_array_equal(np.asarray(result.images[0]), expected.pixels)
+            written = parse_parameters(read_parameters(result.files[0]))
+            assert written["Guidance interval"] == "0.2-0.7"
+            assert written["Step cache"] in ("2", "at 0 3")
+            assert written.get("Decoder", "") == decoder
+
+
 async def test_a_prompt_that_is_too_long_comes_back_with_a_warning(served: Running) -> None:
     result = await served.client.generate("a cat on a red hat on a dog", steps=1)
     assert result.warnings == ("prompt: its last 3 tokens are left out, since the model takes 6; shorten it",)
@@ -128,6 +142,11 @@ async def test_bytes_that_are_no_request_are_refused_in_one_sentence(served: Run
         (pb.GenerateRequest(latents=pb.Tensor(shape=[4], data=b"123")), "latents: has 3 bytes for shape [4]; must be"),
         (pb.GenerateRequest(latents=pb.Tensor(shape=[-1, -1], data=b"1234")), "latents: has 4 bytes for shape"),
         (pb.GenerateRequest(latents=pb.Tensor(shape=[1], data=b"1234")), "latents: is float32 [1]; must be float32"),
+        (pb.GenerateRequest(guidance_end=0.0), "guidance_start=0: must be below guidance_end=0"),
+        (pb.GenerateRequest(cache_interval=0), "cache_interval=0: must be between 1 and 1000"),
+        (pb.GenerateRequest(cache_interval=2), "cache_interval=2: bundle fake was built without step caching"),
+        (pb.GenerateRequest(cache_schedule=[4, 2]), "cache_schedule=[4, 2]: must be evaluations from 0 on, rising"),
+        (pb.GenerateRequest(decoder="tiny"), "decoder='tiny': bundle fake was built without one"),
         (pb.GenerateRequest(request_id="a\nb"), "request_id: must be at most 128 letters, digits"),
     ],
 )
@@ -172,14 +191,13 @@ async def test_health_says_serving_and_reflection_names_the_service(served: Runn
     assert answer.file_descriptor_response.file_descriptor_proto
 
 
-async def test_models_are_listed_with_what_they_were_built_for(served: Running) -> None:
+async def test_models_are_listed_with_what_they_were_built_for(start: Start) -> None:
+    served = await start(step_cache=True, cut_decoder=True, tiny_decoder=True)
     (model,) = await served.client.models()
     assert (model.name, model.digest, model.max_rows, model.default_sampler) == ("fake", "f" * 64, 8, "ddim")
     assert (model.width.min, model.width.default, model.width.max, model.size_multiple) == (32, 32, 64, 8)
     assert "euler_a" in model.samplers
-    assert {engine.component for engine in model.engines} == {
-        Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER
-    }  # fmt: skip
+    assert [(engine.component, engine.variant) for engine in model.engines] == list(served.engines)
 
 
 async def test_a_model_that_is_loading_is_unavailable(served: Running) -> None:
