@@ -95,12 +95,14 @@ class FakeImage:
 class FakeEngine:
     """A component whose output is a linear function of its inputs, row by row.
 
-    ``calls`` lists the rows of every call. With ``hold`` the next call waits for ``release`` or ``step``; ``failures``
-    counts the next calls that fail. What a call gave is no number any more once the next one has begun.
+    ``calls`` lists the rows of every call, ``log`` what was called, for all engines of a model. With ``hold`` the next
+    call waits for ``release`` or ``step``; ``failures`` counts the next calls that fail. What a call gave is no number
+    any more once the next one has begun.
     """
 
-    def __init__(self, spec: EngineEntry) -> None:
+    def __init__(self, spec: EngineEntry, log: list[str]) -> None:
         self.spec = spec
+        self.log = log
         self.device = "FAKE"
         self.row_counts = (1, 2, 4, 8)
         self.calls: list[int] = []
@@ -123,6 +125,7 @@ class FakeEngine:
     def run(self, inputs: Arrays) -> Arrays:
         rows = len(next(iter(inputs.values())))
         self.calls.append(rows)
+        self.log.append(f"{self.spec.component} {self.spec.variant}")
         self.entered.release()
         if self._held:
             self._permits.acquire(timeout=30)
@@ -186,6 +189,7 @@ def fake_model(folder: Path, name: str = "fake", **options: bool) -> tuple[Model
     table = np.random.default_rng(0).standard_normal((len(vocabulary), WIDTH)).astype(np.float32)
     np.save(folder / "embeddings.npy", table)
     manifest = fake_manifest(name, **options)
-    engines = {(entry.component, entry.variant): FakeEngine(entry) for entry in manifest.engines}
+    log: list[str] = []
+    engines = {(entry.component, entry.variant): FakeEngine(entry, log) for entry in manifest.engines}
     max_rows = {variant: MAX_ROWS for component, variant in engines if component is Component.UNET}
     return Model(manifest, "f" * 64, Prompts(folder, manifest.text), engines, max_rows), engines

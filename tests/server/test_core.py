@@ -1,4 +1,5 @@
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Bench:
     """A core on fake engines and a fake clock; what its requests hear is kept in ``heard``."""
 
     def __init__(self, folder: Path, config: CoreConfig) -> None:
-        model, engines = fake_model(folder)
+        model, engines = fake_model(folder, step_cache=True, cut_decoder=True)
         self.unet: FakeEngine = engines[UNET]
         self.clock = FakeClock()
         self.core = Core(model, config, clock=self.clock)
@@ -77,6 +78,26 @@ def test_heun_reports_steps_rather_than_evaluations(bench: Bench) -> None:
     bench.submit("one", sampler="heun", steps=3)
     assert [event.step for event in bench.events("one") if isinstance(event, Progress)] == [1, 2, 3]
     assert len(bench.unet.calls) == 5
+
+
+def test_steps_of_others_run_between_the_parts_of_a_decoder(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("short", steps=50, guidance=1.0)
+    bench.submit("long", steps=60, guidance=1.0)
+    for _ in range(40):  # until the other one is there too
+        entered(bench)
+        if max(bench.unet.calls) == 2:
+            break
+        time.sleep(0.01)
+        bench.unet.step()
+    bench.unet.release()
+    assert isinstance(bench.events("short")[-1], Finished)
+    assert isinstance(bench.events("long")[-1], Finished)
+    log = bench.unet.log[bench.unet.log.index("vae_decoder part1") :]
+    parts, step = [f"vae_decoder part{i}" for i in (1, 2, 3)], "unet full"
+    assert log[:6] == [parts[0], step, parts[1], step, parts[2], step]
+    assert set(log[6:-3]) == {step}
+    assert log[-3:] == parts
 
 
 def test_a_wrong_request_ends_with_its_error(bench: Bench) -> None:
