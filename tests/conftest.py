@@ -39,6 +39,22 @@ def emoji(emoji_bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
+def fast_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with a shallow UNet beside the full one, a decoder in three parts, and a tiny one untrained."""
+    from tests.miniatures import write_tiny_decoder
+
+    tiny = write_tiny_decoder(tmp_path_factory.mktemp("decoders") / "tiny", num_levels=3)
+    parts = ("--step-cache", "--decoder-parts", "3", "--tiny-decoder", str(tiny))
+    return compile_by_hand(EMOJI, BUILD / "emoji-fast", "--precision", "fp32", *parts)
+
+
+@pytest.fixture(scope="session")
+def fast(fast_bundle: Path) -> Model:
+    """The bundle with all variants of engines, opened."""
+    return open_bundle(fast_bundle, LoadOptions(devices={}, cache=False))
+
+
+@pytest.fixture(scope="session")
 def sd15_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature of Stable Diffusion 1.5 with random weights, the same ones each time."""
     from tests.miniatures import write_sd15_miniature

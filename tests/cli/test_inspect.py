@@ -31,6 +31,15 @@ def test_it_shows_engines_schedule_limits_and_figures(emoji_bundle: Path, capsys
         assert fact in out
 
 
+def test_variants_have_a_line_and_a_size_of_their_own(fast_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["inspect", str(fast_bundle)]) == 0
+    assert "unet (shallow)" in capsys.readouterr().out
+    assert run(cli, ["inspect", str(fast_bundle), "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["engine_bytes"]
+    assert sizes["unet"] > 10 * sizes["unet (shallow)"] > 0
+    assert {f"vae_decoder ({variant})" for variant in ("part1", "part2", "part3", "tiny")} < set(sizes)
+
+
 def test_json_is_the_manifest_with_digest_and_sizes(emoji_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["inspect", str(emoji_bundle), "--json"]) == 0
     about = json.loads(capsys.readouterr().out)

@@ -1,7 +1,9 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,13 @@ NEIGHBOURS = (
     {"prompt": "a fox", "steps": 5, "guidance": 7.5, "seed": 7, "negative_prompt": "red"},
 )  # fmt: skip
 
+FAST_NEIGHBOURS = (
+    {"prompt": "a cat face", "steps": 6, "sampler": "heun", "guidance": 3.0, "seed": 1, "cache_interval": 2},
+    {"prompt": "a hot beverage", "steps": 9, "guidance": 4.0, "seed": 2, "guidance_start": 0.3, "decoder": "tiny"},
+    {"prompt": "a dog face", "steps": 7, "guidance": 5.0, "seed": 3, "cache_schedule": [0, 1, 4], "num_images": 2},
+    {"prompt": "a fox", "steps": 5, "guidance": 1.0, "seed": 4, "cache_interval": 3},
+    {"prompt": "a tree", "steps": 8, "guidance": 7.5, "seed": 5},
+)  # fmt: skip
 _SERVE_ONE = """
 import asyncio, sys
 from pathlib import Path
@@ -47,19 +56,19 @@ print("heavy:", ",".join(heavy))
 """
 
 
-async def _ask(client: AsyncClient) -> Result:
-    return await client.generate(PROMPT, steps=10, guidance=4.0, seed=42)
+async def _ask(client: AsyncClient, **options: Any) -> Result:
+    return await client.generate(PROMPT, steps=10, guidance=4.0, seed=42, **options)
 
 
-async def _serve(bundle: Path, *, busy: bool) -> tuple[bytes, int]:
-    """Return the picture of the request, among seven others or alone, and the images of all."""
+async def _serve(bundle: Path, neighbours: Sequence[Mapping[str, Any]], **options: Any) -> tuple[bytes, int]:
+    """Return the picture of the request, among others or alone, and the images of all."""
     core = await asyncio.to_thread(load_core, bundle, LoadOptions(devices={}, cache=False), CoreConfig())
     server = Server(Catalog([core.model.name]))
     server.catalog.add(core)
     port = await server.start("127.0.0.1", 0)
     async with AsyncClient(f"127.0.0.1:{port}") as client:
-        others = [client.generate(**neighbour) for neighbour in NEIGHBOURS] if busy else []
-        *rest, mine = await asyncio.gather(*others, _ask(client))
+        others = [client.generate(**neighbour) for neighbour in neighbours]
+        *rest, mine = await asyncio.gather(*others, _ask(client, **options))
     await server.stop(5.0)
     return mine.files[0], sum(len(result.files) for result in (*rest, mine))
 
@@ -67,11 +76,29 @@ async def _serve(bundle: Path, *, busy: bool) -> tuple[bytes, int]:
 async def test_the_same_seed_gives_the_same_bytes_alone_among_seven_others_and_after_a_restart(
     emoji_bundle: Path,
 ) -> None:
-    alone, _ = await _serve(emoji_bundle, busy=False)
-    among, num_images = await _serve(emoji_bundle, busy=True)
-    again, _ = await _serve(emoji_bundle, busy=False)
+    alone, _ = await _serve(emoji_bundle, ())
+    among, num_images = await _serve(emoji_bundle, NEIGHBOURS)
+    again, _ = await _serve(emoji_bundle, ())
     assert num_images == 9
     assert alone == again
+    assert alone == among
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_interval": 3, "guidance_start": 0.1, "guidance_end": 0.8},
+        {"cache_schedule": [0, 1, 2, 6], "decoder": "tiny"},
+        {},
+    ],
+    ids=["interval", "schedule", "plain"],
+)
+async def test_a_picture_is_the_same_bytes_alone_and_among_requests_with_caching_intervals_and_decoders(
+    fast_bundle: Path, options: dict[str, Any]
+) -> None:
+    alone, _ = await _serve(fast_bundle, (), **options)
+    among, num_images = await _serve(fast_bundle, FAST_NEIGHBOURS, **options)
+    assert num_images == 7
     assert alone == among
 
 
