@@ -155,6 +155,13 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkp
     )
 
 
+def module_digest(name: str, module: Any) -> str:
+    """Return the SHA-256 (hex) of a diffusers module's config and weights."""
+    digest = hashlib.sha256(f"{json.dumps(_stated(module), sort_keys=True)}\n".encode())
+    _add_weights(digest, name, module.state_dict())
+    return digest.hexdigest()
+
+
 def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
     """Return what a diffusers scheduler's config says, with DDIM's default for what its class does not know."""
     config = scheduler.config

@@ -65,9 +65,9 @@ def load_folder(folder: Path) -> Parts:
     """Load a diffusers folder; raises CheckpointError where anything in it is missing, damaged or unknown."""
     index = read_index(folder)
     return Parts(
-        text_encoder=_load_module(transformers.CLIPTextModel, TEXT_ENCODER, folder / TEXT_ENCODER, "model"),
-        unet=_load_module(diffusers.UNet2DConditionModel, UNET, folder / UNET, "diffusion_pytorch_model"),
-        vae=_load_module(diffusers.AutoencoderKL, VAE, folder / VAE, "diffusion_pytorch_model"),
+        text_encoder=load_module(transformers.CLIPTextModel, TEXT_ENCODER, folder / TEXT_ENCODER, "model"),
+        unet=load_module(diffusers.UNet2DConditionModel, UNET, folder / UNET, "diffusion_pytorch_model"),
+        vae=load_module(diffusers.AutoencoderKL, VAE, folder / VAE, "diffusion_pytorch_model"),
         tokenizer=load_tokenizer(folder / TOKENIZER),
         scheduler=load_scheduler(folder / SCHEDULER, index.scheduler_class),
         notes=index.notes,
@@ -182,7 +182,8 @@ def load_scheduler(folder: Path, class_name: str) -> diffusers.SchedulerMixin:
     return scheduler
 
 
-def _load_module(module_class: Any, component: str, folder: Path, stem: str) -> Any:
+def load_module(module_class: Any, component: str, folder: Path, stem: str) -> Any:
+    """Load one component's folder, config and weights, as a module of float32. Raises CheckpointError."""
     read_json(folder / "config.json")
     weights = _find_weights(component, folder, stem)
     for file in weights.files:

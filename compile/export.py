@@ -4,8 +4,9 @@ Every backend and precision derives from it, so nothing of a backend, size or pr
 """
 
 import logging
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import transformers
 
 from mezzotint.compile.checkpoint import Checkpoint
+from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Component, TensorSpec
 
@@ -148,6 +150,12 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
             moments = _tensor("moments", "moments", "rows", 2 * channels, "height", "width")
             image = torch.randn(_ROWS, 3, height * factor, width * factor)
             return Part(Encoder(checkpoint.vae), (image,), (pixels,), (moments,))
+
+
+def exported(stages: Stages, name: str, source: Mapping[str, Any], the_part: Part) -> Path:
+    """Run the export of a part as a stage; ``source`` stands for its weights. Returns the stage's folder."""
+    inputs = {**source, "code": code_digest(sys.modules[__name__]), "versions": exporter_versions()}
+    return stages.run(f"export {name}", inputs, lambda folder: export(the_part, folder)).folder
 
 
 def export(the_part: Part, target: Path) -> None:

@@ -24,6 +24,8 @@ class CompileJob:
         height: the range of pixels to build for; None is the checkpoint's own size. ``width`` likewise.
         max_rows: the most rows of one call; a guided picture takes two.
         step_cache: DeepCache's branch, for a UNet that can be called shallow between full calls; None is without.
+        decoder_parts: into how many engines the VAE decoder is cut; 0 is as few as leave none longer than two steps.
+        tiny_decoder: the folder of an AutoencoderTiny that requests may choose instead of the VAE's decoder.
         config: a diffusers folder with configs for a single file.
         name: the name that requests use; empty is the checkpoint's.
         device: the runtime's name of the device to build for; empty is its CPU.
@@ -40,6 +42,8 @@ class CompileJob:
     width: AxisRange | None = None
     max_rows: int = DEFAULT_MAX_ROWS
     step_cache: int | None = None
+    decoder_parts: int = 0
+    tiny_decoder: Path | None = None
     config: Path | None = None
     name: str = ""
     device: str = ""

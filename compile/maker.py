@@ -105,6 +105,17 @@ class Maker:
         )
         return Candidate(result.folder, entry, {}, ())
 
+    def call_ms(self, candidate: Candidate) -> float:
+        """Return the milliseconds of a call of one row."""
+        entry = candidate.entry
+
+        def work(_folder: Path) -> float:
+            return measure.call_ms(candidate.folder, entry, self._job.device, 1)
+
+        inputs = self._on_this_machine(measure, candidate) | _axes(entry)
+        found: float = self._stages.run(f"time {_name(entry)}", inputs, work).detail
+        return found
+
     def measured(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its row classes and step times."""
         entry = candidate.entry
@@ -113,9 +124,7 @@ class Maker:
             classes, step_ms = measure.rows_and_times(candidate.folder, entry, self._job.device)
             return {"row_classes": classes, "step_ms": step_ms}
 
-        inputs = self._on_this_machine(measure, candidate) | {
-            "axes": {n: a.model_dump() for n, a in entry.axes.items()}
-        }
+        inputs = self._on_this_machine(measure, candidate) | _axes(entry)
         found = self._stages.run(f"measure {_name(entry)}", inputs, work).detail
         return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
 
@@ -179,6 +188,10 @@ class Maker:
             "host": measure.host(),
             "code": code_digest(code),
         }
+
+
+def _axes(entry: EngineEntry) -> dict[str, Any]:
+    return {"axes": {name: axis.model_dump() for name, axis in entry.axes.items()}}
 
 
 def _name(entry: EngineEntry) -> str:

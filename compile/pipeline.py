@@ -8,22 +8,25 @@ import gc
 import shutil
 import time
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report
+from mezzotint.compile import choose, export, reference, report, tiny_decoder
 from mezzotint.compile.bundle import Contents, assemble, check_output, paint, publish, unfinished_folder
-from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
+from mezzotint.compile.decoder import decoder_engines
+from mezzotint.compile.graph.decoder import block_modules
 from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
 from mezzotint.compile.maker import Candidate, Maker
 from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
-from mezzotint.compile.targets import FULL, Target, with_step_cache
+from mezzotint.compile.targets import Target, with_step_cache
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import AxisRange, Component
+from mezzotint.engines.errors import CompileError, VerifyError
+from mezzotint.engines.manifest import AxisRange, Component, Precision
+from mezzotint.engines.variants import FULL, TINY
 
 
 def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
@@ -34,7 +37,7 @@ def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
     Raises:
         CheckpointError: the checkpoint cannot be read.
         CompileError: a stage failed, the disk is full, or the output folder is something else.
-        InvalidRequest: the model has no such size or branch.
+        InvalidRequest: the model has no such size, branch or number of parts.
         VerifyError: an engine strays from torch beyond its tolerance.
         DeviceNotFound: the backend has no such device.
     """
@@ -62,12 +65,17 @@ class _Compilation:
         checkpoint = self._load()
         ranges = pixel_ranges(self.job, checkpoint)
         cached = "" if self.job.step_cache is None else feature_module(checkpoint.unet, self.job.step_cache)
+        tiny = self.job.tiny_decoder and tiny_decoder.load_tiny(self.job.tiny_decoder, checkpoint)
         recorded, name = self._record(checkpoint, ranges, cached)
         targets = self._targets(checkpoint, ranges, cached)
+        if tiny:
+            target, arrays, tiny_name = self._tiny(tiny, checkpoint, targets, recorded)
+            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tiny_name}"
         contents = Contents.of(checkpoint, latent_entry(checkpoint, ranges, reference.preview_fit(recorded)))
-        del checkpoint
+        modules = block_modules(checkpoint.vae)
+        del checkpoint, tiny
         gc.collect()  # torch's weights are not needed any more; engines take their place
-        engines = self._engines(targets, Maker(self.job, self.stages, self.version, recorded, name))
+        engines = self._engines(targets, Maker(self.job, self.stages, self.version, recorded, name), modules)
         return self._bundle(contents, engines, recorded)
 
     def _load(self) -> Checkpoint:
@@ -111,24 +119,59 @@ class _Compilation:
         targets: list[Target] = []
         for component in Component:
             part = export.part(checkpoint, component)
-            inputs = {"digest": checkpoint.digest, "code": code_digest(export), "versions": exporter_versions()}
-            folder = self.stages.run(f"export {component}", inputs, partial(export.export, part)).folder
+            folder = export.exported(self.stages, component, {"digest": checkpoint.digest}, part)
             axes = engine_axes(checkpoint, ranges, self.job.max_rows, component)
             whole = Target.whole(component, folder, part, axes)
             has_cache = component is Component.UNET and cached
             targets += with_step_cache(whole, cached, self.stages) if has_cache else [whole]
         return targets
 
-    def _engines(self, targets: list[Target], maker: Maker) -> list[Candidate]:
-        """Make every engine; the variants of a component have the precision that its full engine got."""
+    def _tiny(
+        self, tiny: Any, checkpoint: Checkpoint, targets: list[Target], recorded: reference.Arrays
+    ) -> tuple[Target, reference.Arrays, str]:
+        """Export a tiny decoder; returns its engine, what torch makes of it, and what stands for that."""
+        name, vae = tiny_decoder.NAME, checkpoint.vae.config
+        source = {
+            "digest": module_digest(name, tiny),
+            "latents": [vae.scaling_factor, vae.shift_factor],
+            "wrapped": code_digest(tiny_decoder),
+        }
+        exported = export.exported(self.stages, name, source, tiny_decoder.tiny_part(tiny, checkpoint))
+
+        def work(folder: Path) -> None:
+            reference.write(tiny_decoder.record_tiny(tiny, recorded), folder)
+
+        inputs = source | {"reference": self.stages.results["reference"].folder.name, "versions": exporter_versions()}
+        folder = self.stages.run(f"reference {name}", inputs, work).folder
+        decoder = next(target for target in targets if target.component is Component.VAE_DECODER)
+        target = replace(decoder, variant=TINY, folder=exported, recorded_as=name)
+        return target, reference.read(folder), folder.name
+
+    def _engines(self, targets: list[Target], maker: Maker, modules: tuple[str, ...]) -> list[Candidate]:
+        """Make every engine; the other variants of a component have the precision that its full engine got."""
         made: dict[Component, list[Candidate]] = {}
         for target in targets:
             if target.variant == FULL:
                 picked, self.speed[target.component] = maker.best(target)
+                engines = [picked]
             else:
-                picked = maker.at(made[target.component][0].entry.precision, target)[0]
-            made.setdefault(target.component, []).append(maker.measured(picked))
+                engines = [self._variant(target, maker, made[target.component][0].entry.precision)]
+            if target.component is Component.VAE_DECODER and target.variant == FULL:
+                unet = made[Component.UNET][0].entry
+                engines = decoder_engines(self.job, self.stages, maker, target, picked, unet, modules)
+            made.setdefault(target.component, []).extend(maker.measured(engine) for engine in engines)
         return [candidate for candidates in made.values() for candidate in candidates]
+
+    def _variant(self, target: Target, maker: Maker, value: Precision) -> Candidate:
+        """Make a variant at the precision of its full engine; a tiny decoder at float32 where that is too coarse."""
+        try:
+            return maker.at(value, target)[0]
+        except VerifyError:
+            if target.variant != TINY or value is Precision.FP32:
+                raise
+            note = f"the tiny decoder is built at fp32, since it strays too far from torch at {value}"
+            self.tell(StageEvent(f"verify {target.name} {value}", Status.NOTE, note))
+            return maker.at(Precision.FP32, target)[0]
 
     def _bundle(self, contents: Contents, made: list[Candidate], recorded: reference.Arrays) -> Path:
         """Assemble the bundle beside its place, paint with it, report, and move it there."""

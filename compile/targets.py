@@ -1,16 +1,17 @@
 """The engines that a bundle is to hold, each with the float32 graph that it is made of: an export, whole or cut."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mezzotint.compile.export import ONNX_FILE, Part
-from mezzotint.compile.graph import cut, modules, step_cache
+from mezzotint.compile.graph import cut, decoder, modules, step_cache
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
-
-FULL, SHALLOW = "full", "shallow"
+from mezzotint.engines.variants import FULL, SHALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,51 @@ def with_step_cache(unet: Target, module: str, stages: Stages) -> list[Target]:
         cut.write(shallow, unet.onnx, folder / SHALLOW / ONNX_FILE)
         return feature.model_dump()
 
-    found = stages.run("cut unet", _cut_inputs(unet, step_cache) | {"module": module}, work)
+    found = stages.run(f"cut {unet.name}", _cut_inputs(unet, step_cache) | {"module": module}, work)
     feature = TensorSpec.model_validate(found.detail)
     full = replace(unet, folder=found.folder, file=f"{FULL}/{ONNX_FILE}")
     return [
         replace(full, outputs=(*unet.outputs, feature)),
         replace(full, variant=SHALLOW, file=f"{SHALLOW}/{ONNX_FILE}", inputs=(*unet.inputs, feature)),
     ]
+
+
+def in_parts(whole: Target, modules: Sequence[str], ends: Sequence[int] | None, stages: Stages) -> list[Target]:
+    """Return a decoder's parts, each a run of sections up to one of ``ends``; None makes a part of every section."""
+    word = "section" if ends is None else "part"
+
+    def work(folder: Path) -> list[Any]:
+        sections = decoder.Sections(cut.read(whole.onnx), modules)
+        stops = range(1, len(sections) + 1) if ends is None else ends
+        hidden = []
+        for i, (first, end) in enumerate(pairwise((0, *stops)), start=1):
+            part, *specs = sections.part(first, end)
+            cut.write(part, whole.onnx, folder / f"{word}{i}" / ONNX_FILE)
+            hidden.append([None if spec is None else spec.model_dump() for spec in specs])
+        return hidden
+
+    inputs = _cut_inputs(whole, decoder) | {"modules": modules, "ends": ends}
+    found = stages.run(f"cut {whole.name} {word}s", inputs, work)
+    return [
+        _part(whole, f"{word}{i}", found.folder, *(spec and TensorSpec.model_validate(spec) for spec in specs))
+        for i, specs in enumerate(found.detail, start=1)
+    ]
+
+
+def _part(whole: Target, variant: str, folder: Path, taken: TensorSpec | None, given: TensorSpec | None) -> Target:
+    inputs = (taken,) if taken else whole.inputs
+    outputs = (given,) if given else whole.outputs
+    names = [axis for tensor in (*inputs, *outputs) for axis in tensor.axes if isinstance(axis, str)]
+    axes = {name: _axis(whole, name) for name in dict.fromkeys(names)}
+    file = f"{variant}/{ONNX_FILE}"
+    return replace(whole, variant=variant, folder=folder, file=file, inputs=inputs, outputs=outputs, axes=axes)
+
+
+def _axis(whole: Target, name: str) -> AxisRange:
+    """Return the range of an axis of the whole, or of one that is so many times as long as its name says."""
+    base, _, scale = name.partition(decoder.TIMES)
+    own, factor = whole.axes[base], int(scale or 1)
+    return AxisRange(min=own.min * factor, opt=own.opt * factor, max=own.max * factor)
 
 
 def _cut_inputs(target: Target, how: Any) -> dict[str, Any]:

@@ -26,6 +26,20 @@ def write_sd21_miniature(path: Path) -> Path:
     return _write(path, DATA / "sd21", seed=21, num_heads=[2, 4, 8, 8])
 
 
+def write_tiny_decoder(path: Path, *, num_levels: int) -> Path:
+    """Write an AutoencoderTiny of 4 latent channels and 2 ** (num_levels − 1) pixels a latent pixel."""
+    torch.manual_seed(3)
+    tiny = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(16,) * num_levels,
+        decoder_block_out_channels=(16,) * num_levels,
+        num_encoder_blocks=(1,) * num_levels,
+        num_decoder_blocks=(1,) * num_levels,
+    )
+    _widen(tiny.decoder.layers[-1], 3.0)
+    tiny.save_pretrained(path)
+    return path
+
+
 def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -> Path:
     torch.manual_seed(seed)
     text_encoder = transformers.CLIPTextModel(

@@ -27,6 +27,13 @@ def output_of(model: ir.Model, path: str) -> ir.Value:
     raise CompileError(f"the exported graph has no output of a module {path}; compile with the torch that is pinned")
 
 
+def num_channels(value: ir.Value) -> int:
+    """Return the channels of a tensor of rows, channels, height and width. Raises CompileError for any other."""
+    if value.shape is None or len(value.shape) != 4 or not isinstance(value.shape[1], int):
+        raise CompileError(f"{value.name}: has shape {value.shape}, expected rows, channels, height and width")
+    return value.shape[1]
+
+
 def _scopes(node: ir.Node) -> list[str]:
     """Return the paths of the modules around a node, outermost first; none for nodes of the exporter's own."""
     paths: list[str] = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))

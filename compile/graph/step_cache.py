@@ -9,8 +9,8 @@ from typing import Any
 import onnx_ir as ir
 
 from mezzotint.compile.graph.cut import cut
-from mezzotint.compile.graph.modules import output_of
-from mezzotint.engines.errors import CompileError, InvalidRequest
+from mezzotint.compile.graph.modules import num_channels, output_of
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import TensorSpec
 
 FEATURE = "feature"
@@ -42,12 +42,10 @@ def split(model: ir.Model, module: str) -> tuple[ir.Model, ir.Model, TensorSpec]
         CompileError: the graph has no such module, or its output has no fixed number of channels.
     """
     value = output_of(model, f"unet.{module}")
-    if value.shape is None or len(value.shape) != 4 or not isinstance(value.shape[1], int):
-        raise CompileError(
-            f"unet.{module}: its output has shape {value.shape}, expected rows, channels, height and width"
-        )
     feature = {str(value.name): FEATURE}
     inputs, outputs = ({str(v.name): str(v.name) for v in side} for side in (model.graph.inputs, model.graph.outputs))
     # the last up block works at the latents' own size
-    spec = TensorSpec(name=FEATURE, role=FEATURE, dtype="float32", axes=("rows", value.shape[1], "height", "width"))
+    spec = TensorSpec(
+        name=FEATURE, role=FEATURE, dtype="float32", axes=("rows", num_channels(value), "height", "width")
+    )
     return cut(model, inputs, outputs | feature), cut(model, inputs | feature, outputs), spec

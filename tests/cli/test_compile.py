@@ -104,3 +104,21 @@ def test_each_finished_stage_is_one_line_on_a_terminal_and_in_a_log(terminal: bo
 )
 def test_sizes_read_as_people_say_them(num_bytes: int, text: str) -> None:
     assert size_text(num_bytes) == text
+
+
+@pytest.mark.parametrize(("arguments", "branch"), [((), None), (("--step-cache",), 0), (("--step-cache", "1"), 1)])
+def test_step_caching_is_off_or_of_a_branch(arguments: tuple[str, ...], branch: int | None) -> None:
+    assert options(*arguments)["step_cache"] == branch
+    assert options(*arguments, "--name", "x")["step_cache"] == branch
+
+
+@pytest.mark.parametrize("option", [("--step-cache", "x"), ("--decoder-parts", "0"), ("--tiny-decoder", "missing")])
+def test_a_variant_that_cannot_be_is_a_usage_error(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["compile", "model", "-o", "bundle", *option]) == 2
+    assert f"'{option[0]}'" in capsys.readouterr().err
+
+
+def test_the_decoders_parts_are_measured_unless_they_are_counted(tmp_path: Path) -> None:
+    assert options()["decoder_parts"] is None
+    given = options("--decoder-parts", "3", "--tiny-decoder", str(tmp_path))
+    assert (given["decoder_parts"], given["tiny_decoder"]) == (3, tmp_path)

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from mezzotint.compile import maker, precision
 from mezzotint.compile.job import CompileJob, StageEvent, Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
-from mezzotint.engines.errors import CompileError, InvalidRequest, VerifyError
-from mezzotint.engines.manifest import AxisRange, Component, Precision, read_manifest
+from mezzotint.engines.errors import CompileError, InvalidRequest
+from mezzotint.engines.manifest import AxisRange, Component, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 from tests.conftest import BUILD, CACHE, ROOT
@@ -94,32 +91,6 @@ def test_a_size_that_the_model_cannot_take_is_refused(sd15_checkpoint: Path, tmp
         compile_checkpoint(
             job(sd15_checkpoint, tmp_path / "b", height=AxisRange(min=100, opt=100, max=100)), lambda _: None
         )
-
-
-def test_an_engine_with_weights_five_percent_off_is_refused(
-    sd15_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def doctored(source: Path, target: Path, value: Precision, backend: str) -> precision.PrecisionStats:
-        stats = precision.derive(source, target, value, backend)
-        if target.stem == "unet":
-            model = onnx.load(target)
-            for tensor in model.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
-                    array = numpy_helper.to_array(tensor)
-                    if array.size > 1:
-                        tensor.CopyFrom(numpy_helper.from_array((array * 1.05).astype(np.float32), tensor.name))
-            onnx.save(model, target)
-        return stats
-
-    class Doctor:
-        derive = staticmethod(doctored)
-        __file__ = __file__  # another stage than the real one, as far as the cache knows
-
-    monkeypatch.setattr(maker, "precision", Doctor)
-    with pytest.raises(VerifyError, match=r"unet: output 'output' has \d+\.\d dB .* tolerance of 70\.0 dB"):
-        compile_checkpoint(job(sd15_checkpoint, tmp_path / "b"), lambda _: None)
-    assert not (tmp_path / "b").exists()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_something_else_is_not_overwritten(sd15_checkpoint: Path, tmp_path: Path) -> None:

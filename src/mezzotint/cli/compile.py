@@ -103,6 +103,19 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     help="Build a second, shallow UNet that requests may call between full ones (DeepCache). BRANCH is how many more "
     "of its outer layers run: 0, the default, is fastest, each further one closer to the full UNet.",
 )
+@click.option(
+    "--decoder-parts",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cut the VAE decoder into N engines that are called in a row, with the same result; requests take turns "
+    "between them. [default: as few as leave none longer than two guided UNet steps]",
+)
+@click.option(
+    "--tiny-decoder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A diffusers folder of an AutoencoderTiny (TAESD) for this model: a second decoder, much faster and less "
+    "exact, that requests may choose.",
+)
 @click.option("--device", default="", help="The device to build for, by the runtime's name. [default: its CPU]")
 @click.option(
     "--config",
@@ -131,6 +144,8 @@ def command(
     width: "AxisRange | None",
     max_rows: int,
     step_cache: int | None,
+    decoder_parts: int | None,
+    tiny_decoder: Path | None,
     device: str,
     config: Path | None,
     prompts: tuple[str, ...],
@@ -160,6 +175,8 @@ def command(
         width=width,
         max_rows=max_rows,
         step_cache=step_cache,
+        decoder_parts=decoder_parts or 0,
+        tiny_decoder=tiny_decoder,
         config=config,
         name=name,
         device=device,
