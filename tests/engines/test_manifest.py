@@ -11,12 +11,12 @@ from tests.fake_manifest import fake_manifest
 Entries = list[EngineEntry]
 
 
-def changed(change: Callable[[Entries, Entries], Entries]) -> Manifest:
-    """Validate a manifest again whose decoder's parts ``change`` has replaced; it is given the other engines too."""
+def changed(change: Callable[[Entries], Entries]) -> Manifest:
+    """Validate a manifest again whose decoder's parts ``change`` has replaced."""
     manifest = fake_manifest(cut_decoder=True)
     parts = [entry for entry in manifest.engines if entry.component is Component.VAE_DECODER]
     rest = [entry for entry in manifest.engines if entry not in parts]
-    return Manifest.model_validate(manifest.model_dump() | {"engines": [*rest, *change(parts, rest)]})
+    return Manifest.model_validate(manifest.model_dump() | {"engines": [*rest, *change(parts)]})
 
 
 def renamed(entry: EngineEntry, variant: str) -> EngineEntry:
@@ -24,22 +24,22 @@ def renamed(entry: EngineEntry, variant: str) -> EngineEntry:
 
 
 def test_parts_in_any_order_are_accepted() -> None:
-    assert changed(lambda parts, _: parts) == fake_manifest(cut_decoder=True)
-    changed(lambda parts, _: parts[::-1])
+    assert changed(lambda parts: parts) == fake_manifest(cut_decoder=True)
+    changed(lambda parts: parts[::-1])
 
 
 def test_missing_or_doubtful_parts_are_refused() -> None:
     expected = r"vae_decoder has the engines .*, expected full, or part1 to partN"
     with pytest.raises(ValidationError, match=expected):
-        changed(lambda parts, _: parts[1:])
+        changed(lambda parts: parts[1:])
     with pytest.raises(ValidationError, match=expected):
-        changed(lambda parts, _: [*parts[:-1], renamed(parts[-1], "part9")])
+        changed(lambda parts: [*parts[:-1], renamed(parts[-1], "part9")])
     with pytest.raises(ValidationError, match=expected):
-        changed(lambda parts, _: [*parts, renamed(parts[0], "full")])
+        changed(lambda parts: [*parts, renamed(parts[0], "full")])
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    def other_input(parts: Entries, _: Entries) -> Entries:
+    def other_input(parts: Entries) -> Entries:
         (tensor,) = parts[1].inputs
         other = parts[1].model_copy(update={"inputs": (tensor.model_copy(update={"name": "else"}),)})
         return [parts[0], other, *parts[2:]]
