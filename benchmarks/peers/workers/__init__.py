@@ -1,0 +1,1 @@
+"""What runs inside the peers' environments: one module per peer, and the protocol that all follow."""
