@@ -12,6 +12,7 @@ from mezzotint.engines.manifest import Component, Precision
 
 ROWS = (2,)  # a guided picture; what most calls hold on a CPU
 MIN_GAIN = 0.10
+CALIBRATED = (Component.UNET, Component.VAE_DECODER)  # the others run once a prompt, on few rows: int8 weights do
 
 
 def check_precisions(job: CompileJob) -> None:
@@ -28,10 +29,18 @@ def precisions(job: CompileJob, component: Component) -> list[Precision]:
     """Return the precisions to build: the one asked for, or all that the device computes in, fp32 first."""
     asked = job.precision.get(component, job.precision.get("", AUTO))
     if asked != AUTO:
-        return [Precision(asked)]
+        value = Precision(asked)
+        return [Precision.INT8_WEIGHTS if value.is_calibrated and component not in CALIBRATED else value]
     if component is Component.VAE_ENCODER:
         return [Precision.FP32]  # nothing calls it often enough to be worth a timing
-    return list(get_backend(job.backend).precisions(job.device))
+    found = get_backend(job.backend).precisions(job.device)
+    left_out = {Precision.INT8_HYBRID} if component in CALIBRATED else {Precision.INT8_HYBRID, Precision.INT8}
+    return [precision for precision in found if precision not in left_out]
+
+
+def is_calibrated(job: CompileJob) -> bool:
+    """Return whether an engine is to be built that needs to know the ranges of activations."""
+    return any(value.is_calibrated for component in CALIBRATED for value in precisions(job, component))
 
 
 def fastest(engines: Mapping[Precision, Engine]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class CompileJob:
         device: the runtime's name of the device to build for; empty is its CPU.
         cache: where finished stages are kept for the next run.
         prompts: what verify paints, with torch and with the engines.
+        calibration_prompts: on whose way from noise int8's activations are observed.
     """
 
     source: str
@@ -48,6 +49,7 @@ class CompileJob:
     name: str = ""
     device: str = ""
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
+    calibration_prompts: tuple[str, ...] = ()
 
 
 class Status(StrEnum):

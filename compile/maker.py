@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile import build, choose, float16_graph, measure, precision, verify
+from mezzotint.compile.calibrate import Calibration
+from mezzotint.compile.graph import quantise
 from mezzotint.compile.job import CompileJob
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
@@ -39,14 +41,24 @@ class Maker:
         version: the backend's version.
         recorded: what torch made of the prompts.
         reference: what stands for ``recorded`` in the inputs of stages.
+        calibration: knows the ranges of activations; None where no precision needs them.
     """
 
-    def __init__(self, job: CompileJob, stages: Stages, version: str, recorded: Arrays, reference: str) -> None:
+    def __init__(
+        self,
+        job: CompileJob,
+        stages: Stages,
+        version: str,
+        recorded: Arrays,
+        reference: str,
+        calibration: Calibration | None,
+    ) -> None:
         self._job = job
         self._stages = stages
         self._version = version
         self._recorded = recorded
         self._reference = reference
+        self._calibration = calibration
 
     def best(self, target: Target) -> tuple[Candidate, dict[str, Any]]:
         """Return the engine at the precision that was asked for or measures fastest, with the timings that say so.
@@ -129,12 +141,14 @@ class Maker:
         return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
 
     def _derive(self, target: Target, value: Precision) -> StageResult:
+        ranges = self._calibration.ranges(target) if self._calibration and value.is_calibrated else None
+
         def work(folder: Path) -> dict[str, Any]:
             file = folder / f"{target.name}.onnx"
-            return asdict(precision.derive(target.onnx, file, value, self._job.backend))
+            return asdict(precision.derive(target.onnx, file, value, self._job.backend, ranges))
 
-        inputs = {"source": target.source, "precision": value, "backend": self._job.backend}
-        code = {"code": code_digest(precision, float16_graph)}
+        inputs = {"source": target.source, "precision": value, "backend": self._job.backend, "ranges": ranges}
+        code = {"code": code_digest(precision, float16_graph, quantise)}
         return self._stages.run(f"derive {target.name} {value}", inputs | code, work)
 
     def _verified(self, target: Target, chain: Sequence[Candidate]) -> Candidate:

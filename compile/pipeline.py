@@ -14,15 +14,17 @@ from typing import Any
 
 from mezzotint.compile import choose, export, reference, report, tiny_decoder
 from mezzotint.compile.bundle import Contents, assemble, check_output, paint, publish, unfinished_folder
+from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
 from mezzotint.compile.decoder import decoder_engines
 from mezzotint.compile.graph.decoder import block_modules
 from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
 from mezzotint.compile.maker import Candidate, Maker
+from mezzotint.compile.samples import sampled
 from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
-from mezzotint.compile.targets import Target, with_step_cache
+from mezzotint.compile.targets import Target, rewritten, with_step_cache
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.manifest import AxisRange, Component, Precision
@@ -72,10 +74,12 @@ class _Compilation:
             target, arrays, tiny_name = self._tiny(tiny, checkpoint, targets, recorded)
             targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tiny_name}"
         contents = Contents.of(checkpoint, latent_entry(checkpoint, ranges, reference.preview_fit(recorded)))
+        calibration = self._calibration(checkpoint, ranges)
         modules = block_modules(checkpoint.vae)
         del checkpoint, tiny
         gc.collect()  # torch's weights are not needed any more; engines take their place
-        engines = self._engines(targets, Maker(self.job, self.stages, self.version, recorded, name), modules)
+        maker = Maker(self.job, self.stages, self.version, recorded, name, calibration)
+        engines = self._engines(targets, maker, modules)
         return self._bundle(contents, engines, recorded)
 
     def _load(self) -> Checkpoint:
@@ -114,6 +118,13 @@ class _Compilation:
         folder = self.stages.run("reference", inputs, work).folder
         return reference.read(folder), folder.name
 
+    def _calibration(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange]) -> Calibration | None:
+        """Record what int8 is calibrated on, if anything is."""
+        if not choose.is_calibrated(self.job):
+            return None
+        folder = sampled(self.stages, self.job, checkpoint, ranges["height"].opt, ranges["width"].opt)
+        return Calibration(folder, self.stages)
+
     def _targets(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], cached: str) -> list[Target]:
         """Export every component and return the engines to be made of it."""
         targets: list[Target] = []
@@ -121,6 +132,7 @@ class _Compilation:
             part = export.part(checkpoint, component)
             folder = export.exported(self.stages, component, {"digest": checkpoint.digest}, part)
             axes = engine_axes(checkpoint, ranges, self.job.max_rows, component)
+            folder = rewritten(component, folder, self.stages)
             whole = Target.whole(component, folder, part, axes)
             has_cache = component is Component.UNET and cached
             targets += with_step_cache(whole, cached, self.stages) if has_cache else [whole]
@@ -137,6 +149,7 @@ class _Compilation:
             "wrapped": code_digest(tiny_decoder),
         }
         exported = export.exported(self.stages, name, source, tiny_decoder.tiny_part(tiny, checkpoint))
+        exported = rewritten(name, exported, self.stages)
 
         def work(folder: Path) -> None:
             reference.write(tiny_decoder.record_tiny(tiny, recorded), folder)

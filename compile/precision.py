@@ -2,8 +2,9 @@
 
 fp32 is the export. For OpenVINO fp16 and bf16 store large weights in that type, and the runtime's hint decides what it
 computes in; for ONNX Runtime fp16 is a float16 graph. int8 stores large weights as integers with one scale for each
-output channel. Weights are read, converted and written one after the other into one file beside the graph,
-``<name>.data``, so a model takes the memory of its largest weight, not of all.
+output channel, and rounds activations where ``graph/quantise.py`` says so. Weights are read,
+converted and written one after the other into one file beside the graph, ``<name>.data``, so a model takes the memory
+of its largest weight, not of all.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mezzotint.compile.float16_graph import to_float16_graph
+from mezzotint.compile.graph.quantise import MIN_CHANNELS, Ranges, round_activations
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Precision
 
@@ -28,9 +30,6 @@ _Convert: TypeAlias = Callable[[str, _Weight], _Named]
 
 _BACKENDS = ("openvino", "onnxruntime")
 _MIN_ELEMENTS = 4096  # smaller weights stay float32: they save nothing, and biases and norms are among them
-_MIN_CHANNELS = (
-    16  # a convolution to or from fewer touches latents or pixels: int8 there costs 2–5 dB and saves nothing
-)
 _EXTERNAL_BYTES = 1 << 16  # initialisers from this size on lie in the data file
 _ALIGNMENT = 4096  # a page, so that runtimes can map each weight
 _MAX_FLOAT16 = float(np.finfo(np.float16).max)
@@ -53,8 +52,12 @@ class PrecisionStats:
     converted_share: float
 
 
-def derive(source: Path, target: Path, precision: Precision, backend: str) -> PrecisionStats:
+def derive(
+    source: Path, target: Path, precision: Precision, backend: str, ranges: Ranges | None = None
+) -> PrecisionStats:
     """Write the float32 ONNX model ``source`` as ``target`` in another precision, for one backend.
+
+    ``ranges`` are those of the activations that a calibrated precision rounds.
 
     Raises:
         CompileError: the backend cannot run this precision, or the source cannot be read.
@@ -67,6 +70,8 @@ def derive(source: Path, target: Path, precision: Precision, backend: str) -> Pr
         raise CompileError(f"{target}: is the export itself; write the {precision} model to another file")
     model = _read(source)
     _forget_origin(model)
+    if precision.is_calibrated:
+        _round_activations(model, precision, ranges)
     convert = _converter(model, precision, backend)
     try:
         with _DataFile(target) as data:
@@ -84,6 +89,13 @@ def _read(source: Path) -> ModelProto:
         raise CompileError(f"{source}: is no ONNX model that can be read ({error}); export it again") from error
 
 
+def _round_activations(model: ModelProto, precision: Precision, ranges: Ranges | None) -> None:
+    try:
+        round_activations(model, precision, ranges or {})
+    except KeyError as error:
+        raise CompileError(f"precision {precision}: no range is known of tensor {error}; calibrate first") from None
+
+
 def _forget_origin(model: ModelProto) -> None:
     """Drop what the exporter notes of its own source lines: it holds the compiling machine's paths."""
     graph = model.graph
@@ -97,7 +109,7 @@ def _converter(model: ModelProto, precision: Precision, backend: str) -> _Conver
     match precision, backend:
         case Precision.FP32, _:
             return _unchanged
-        case Precision.INT8, _:
+        case ((Precision.INT8 | Precision.INT8_HYBRID | Precision.INT8_WEIGHTS), _):
             return _int8_weights(model)
         case Precision.FP16, "onnxruntime":
             return _retyped(to_float16_graph(model))
@@ -182,7 +194,7 @@ def _large_weights(model: ModelProto) -> dict[str, int]:
     axes: dict[str, set[int]] = {}
     for node in model.graph.node:
         name = node.input[1] if len(node.input) > 1 else ""
-        if node.op_type == "Conv" and min(large.get(name, ())[:2], default=0) >= _MIN_CHANNELS:
+        if node.op_type == "Conv" and min(large.get(name, ())[:2], default=0) >= MIN_CHANNELS:
             axes.setdefault(name, set()).add(0)
         elif node.op_type in ("Gemm", "MatMul") and len(large.get(name, ())) == 2:
             transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

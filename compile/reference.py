@@ -3,7 +3,8 @@
 The pipeline is diffusers' own, untouched: nothing of ours is in the reference but the request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,37 +42,25 @@ def record(
     pipeline = checkpoint.pipeline()
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
-    calls: list[Arrays] = []
     features: list[npt.NDArray[Any]] = []
 
     def keep_feature(_module: Any, _args: Any, output: Any) -> None:
         features.append(_numpy(output[0] if isinstance(output, tuple) else output))
 
-    def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        sample, timestep = args
-        calls.append(
-            {
-                "sample": _numpy(sample),
-                "timestep": np.full(sample.shape[0], float(timestep), np.float32),
-                "text": _numpy(kwargs["encoder_hidden_states"]),
-                "output": _numpy(output[0]),
-            }
-        )
-        progress(len(calls) / NUM_STEPS)
-
-    hooks = [checkpoint.unet.register_forward_hook(keep, with_kwargs=True)]
+    hooks = []
     if feature_module:
         hooks.append(checkpoint.unet.get_submodule(feature_module).register_forward_hook(keep_feature))
     try:
-        final = pipeline(
-            list(prompts),
-            height=height,
-            width=width,
-            num_inference_steps=NUM_STEPS,
-            guidance_scale=GUIDANCE,
-            generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + i) for i in range(len(prompts))],
-            output_type="latent",
-        ).images
+        with recorded_calls(checkpoint, lambda num: progress(num / NUM_STEPS)) as calls:
+            final = pipeline(
+                list(prompts),
+                height=height,
+                width=width,
+                num_inference_steps=NUM_STEPS,
+                guidance_scale=GUIDANCE,
+                generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + i) for i in range(len(prompts))],
+                output_type="latent",
+            ).images
     finally:
         for hook in hooks:
             hook.remove()
@@ -83,6 +72,30 @@ def record(
     pixels = arrays["vae_decoder/pixels"].transpose(0, 2, 3, 1)
     arrays["images"] = (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8)
     return arrays
+
+
+@contextmanager
+def recorded_calls(checkpoint: Checkpoint, step: Callable[[int], None]) -> Iterator[list[Arrays]]:
+    """Collect the inputs and the output of every UNet call while it is entered; ``step`` hears their number."""
+    calls: list[Arrays] = []
+
+    def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        sample, timestep = args
+        calls.append(
+            {
+                "sample": _numpy(sample),
+                "timestep": np.full(sample.shape[0], float(timestep), np.float32),
+                "text": _numpy(kwargs["encoder_hidden_states"]),
+                "output": _numpy(output[0]),
+            }
+        )
+        step(len(calls))
+
+    hook = checkpoint.unet.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        hook.remove()
 
 
 def write(arrays: Arrays, folder: Path) -> None:

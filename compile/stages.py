@@ -41,6 +41,7 @@ class Stages:
     def __init__(self, cache: Path, report: Report) -> None:
         self._cache = cache
         self._report = report
+        self._digests: dict[tuple[int, int, int], str] = {}
         self.results: dict[str, StageResult] = {}
 
     def progress(self, stage: str, fraction: float | None, detail: str = "") -> None:
@@ -53,7 +54,7 @@ class Stages:
         self._report(StageEvent(name, Status.STARTED))
         key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
         folder = self._cache / f"{name.replace(' ', '-')}-{key[:24]}"
-        index = _finished(folder)
+        index = self._finished(folder)
         status = Status.REUSED if index is not None else Status.BUILT
         if index is None:
             try:
@@ -75,9 +76,9 @@ class Stages:
         try:
             detail = work(unfinished)
             files = sorted(path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file())
-            index = {"files": {str(file): file_digest(unfinished / file) for file in files}, "detail": detail}
+            index = {"files": {str(file): self._digest(unfinished / file) for file in files}, "detail": detail}
             (unfinished / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-            if (other := _finished(folder)) is not None:  # by another compile that ran beside this one
+            if (other := self._finished(folder)) is not None:  # by another compile that ran beside this one
                 shutil.rmtree(unfinished)
                 return other
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,6 +87,23 @@ class Stages:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         return index
+
+    def _finished(self, folder: Path) -> dict[str, Any] | None:
+        """Return the index of a complete and undamaged result."""
+        try:
+            index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+            whole = all(self._digest(folder / file) == digest for file, digest in index["files"].items())
+        except (OSError, ValueError, KeyError, BundleError):
+            return None
+        return index if whole else None
+
+    def _digest(self, path: Path) -> str:
+        """Return a file's digest, once for all links to it: weights are linked from stage to stage."""
+        found = path.stat()
+        key = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = file_digest(path)
+        return self._digests[key]
 
 
 def code_digest(*modules: Any) -> str:
@@ -114,13 +132,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass  # somebody else's
     return True
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """Return the index of a complete and undamaged result."""
-    try:
-        index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        whole = all(file_digest(folder / file) == digest for file, digest in index["files"].items())
-    except (OSError, ValueError, KeyError, BundleError):
-        return None
-    return index if whole else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile.export import ONNX_FILE, Part
-from mezzotint.compile.graph import cut, decoder, modules, step_cache
+from mezzotint.compile.graph import cut, decoder, modules, rewrite, step_cache
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
 from mezzotint.engines.variants import FULL, SHALLOW
@@ -52,6 +52,20 @@ class Target:
     def source(self) -> str:
         """What stands for its graph in the inputs of later stages."""
         return f"{self.folder.name}/{self.file}"
+
+
+def rewritten(name: str, exported: Path, stages: Stages) -> Path:
+    """Return the folder of an export's graph after the rewrites that make it cheaper to run."""
+
+    def work(folder: Path) -> dict[str, int]:
+        return rewrite.rewrite(exported / ONNX_FILE, folder / ONNX_FILE)
+
+    inputs = {
+        "source": exported.name,
+        "code": code_digest(rewrite),
+        "onnx_ir": importlib.metadata.version("onnx_ir"),
+    }
+    return stages.run(f"rewrite {name}", inputs, work).folder
 
 
 def with_step_cache(unet: Target, module: str, stages: Stages) -> list[Target]:

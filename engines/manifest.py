@@ -28,12 +28,23 @@ class Component(StrEnum):
 
 
 class Precision(StrEnum):
-    """How an engine stores its weights and computes."""
+    """How an engine stores its weights and computes.
+
+    ``int8`` multiplies int8 weights with 8-bit activations; ``int8-hybrid`` does so in convolutions alone;
+    ``int8-weights`` stores weights as int8 and leaves activations as they are.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_HYBRID = "int8-hybrid"
+    INT8_WEIGHTS = "int8-weights"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it rounds activations, and so needs to know their ranges."""
+        return self in (Precision.INT8, Precision.INT8_HYBRID)
 
 
 class _Strict(BaseModel):

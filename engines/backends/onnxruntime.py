@@ -74,7 +74,7 @@ class ONNXRuntimeBackend:
         """Return the precisions that a device has kernels for; the CPU runs float16 graphs too, but in float32."""
         provider, _ = self._provider(device or "cpu")
         half = () if provider == _CPU else (Precision.FP16,)
-        return (Precision.FP32, *half, Precision.INT8)
+        return (Precision.FP32, *half, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> ONNXRuntimeEngine:
         """Load one engine. Raises BundleError; DeviceNotFound also where the provider would leave it to the CPU."""
@@ -123,7 +123,7 @@ def _session_options(spec: EngineEntry, options: EngineOptions) -> ort.SessionOp
     # Spin within a call, which is 1.4 times faster on two cores, but not after it: a server at rest uses no CPU.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
     settings.add_session_config_entry("session.force_spinning_stop", "1")
-    if spec.precision is Precision.INT8:
+    if spec.precision is Precision.INT8_WEIGHTS:
         # Unpack the weights once at load, not in every call: 1.15 times faster, and nothing else is rounded.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
     return settings

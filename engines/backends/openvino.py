@@ -23,7 +23,7 @@ from mezzotint.engines.rows import call_in_parts
 
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them, and float16
 # weights where it has no float16: the hint alone would give bfloat16 there, which is 30 dB further from the checkpoint.
-_HINT = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16", Precision.INT8: "f32"}
+_HINT = {Precision.FP16: "f16", Precision.BF16: "bf16"}
 _MAX_SHAPES = 16  # compiled shapes kept at once; each holds its own packed weights
 
 _Shapes = tuple[tuple[int, ...], ...]
@@ -116,7 +116,7 @@ class OpenVINOEngine:
 def _hint(core: ov.Core, device: str, spec: EngineEntry) -> str:
     capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     has_no_float16 = spec.precision is Precision.FP16 and Precision.FP16.name not in capabilities
-    return "f32" if has_no_float16 else _HINT[spec.precision]
+    return "f32" if has_no_float16 else _HINT.get(spec.precision, "f32")
 
 
 class OpenVINOBackend:
@@ -136,9 +136,9 @@ class OpenVINOBackend:
         return tuple(self._core.available_devices)
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
-        """Return the precisions that a device has kernels for, fp32 first; int8 is weights alone."""
+        """Return the precisions that a device has kernels for, fp32 first."""
         capabilities = self._core.get_property(self._found(device or "CPU"), "OPTIMIZATION_CAPABILITIES")
-        return tuple(precision for precision in Precision if precision.name in capabilities)
+        return tuple(precision for precision in Precision if precision.name.partition("_")[0] in capabilities)
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> OpenVINOEngine:
         """Load one engine; its shapes are compiled when first called."""

@@ -1,0 +1,152 @@
+"""The ranges of the activations that int8 rounds, seen in float32 on the samples of ``samples.py``."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from mezzotint.compile.graph import cut, quantise
+from mezzotint.compile.graph.quantise import best_range, sites
+from mezzotint.compile.reference import Arrays, read, write
+from mezzotint.compile.stages import Stages, code_digest
+from mezzotint.compile.targets import Target
+from mezzotint.engines.manifest import Component, Precision
+
+_INNER_ROLES = ("feature", "hidden")  # what another engine of the component takes
+_MAX_ROWS = 160  # more samples move no range by a step of its grid
+_ROWS_OF_CALL = 4
+_VALUES_OF_CALL = 4096
+
+
+def observe(
+    source: Path, feeds: Arrays, work: Path, progress: Callable[[float], None]
+) -> tuple[dict[str, Any], Arrays]:
+    """Run a float32 graph on samples and return (the range of every tensor that int8 rounds, the graph's outputs).
+
+    Args:
+        source: the ONNX model.
+        feeds: its inputs, float32 [rows, …] each.
+        work: a folder for what this needs on disk; it is emptied again.
+        progress: hears the fraction that is done.
+    """
+    kinds = {site.tensor: site.symmetric for site in sites(onnx.load(source, load_external_data=False), Precision.INT8)}
+    inner = [name for name in kinds if name not in feeds]
+    session = _session(source, inner, work)
+    outputs = [output.name for output in session.get_outputs()]
+    seen = {name: Seen() for name in kinds}
+    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in outputs if name not in inner}
+    batches = list(_batches(feeds))
+    for i, batch in enumerate(batches):
+        values = batch | dict(zip(outputs, session.run(outputs, batch), strict=True))
+        for name, tally in seen.items():
+            tally.add(values[name])
+        for name, arrays in kept.items():
+            arrays.append(values[name])
+        progress((i + 1) / len(batches))
+    ranges = {name: tally.range(symmetric=kinds[name]) for name, tally in seen.items()}
+    return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
+
+
+class Seen:
+    """What has been seen of one tensor: its lowest and highest value, and a share of all values."""
+
+    def __init__(self) -> None:
+        self._low, self._high = np.inf, -np.inf
+        self._values: list[npt.NDArray[np.float32]] = []
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Take in the values of one call; evenly spaced ones are kept."""
+        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        flat = values.reshape(-1)
+        stride = max(1, flat.size // _VALUES_OF_CALL) | 1  # odd, so as not to meet the same channels each time
+        self._values.append(flat[::stride].copy())
+
+    def range(self, *, symmetric: bool) -> tuple[float, float]:
+        """Return the range that an 8-bit grid serves best."""
+        return best_range(np.concatenate(self._values), self._low, self._high, symmetric=symmetric)
+
+
+class Calibration:
+    """The ranges of each engine's activations, observed when they are first asked for.
+
+    Args:
+        samples: the folder of the recorded calls.
+        stages: keeps what was observed.
+    """
+
+    def __init__(self, samples: Path, stages: Stages) -> None:
+        self._stages = stages
+        self._name = samples.name
+        self._arrays = read(samples)
+        self._given: dict[str, Arrays] = {}  # by component: what its engines, called in a row, have given so far
+        self._ranges: dict[str, dict[str, tuple[float, float]]] = {}
+
+    def ranges(self, target: Target) -> dict[str, tuple[float, float]]:
+        """Return the range of every activation of a target that int8 rounds, by tensor.
+
+        Inputs that torch did not record are outputs of the component's engine before it, which was asked for first.
+        """
+        key = f"{target.name} {target.source}"
+        if key not in self._ranges:
+            known = self._given.setdefault(target.component, subset(self._arrays, target.component))
+            feeds = {tensor.name: known[tensor.name] for tensor in target.inputs}
+
+            def progress(done: float) -> None:
+                self._stages.progress(stage, done, "float32 runs on the samples")
+
+            def work(folder: Path) -> dict[str, Any]:
+                ranges, outputs = observe(target.onnx, feeds, folder, progress)
+                inner = {t.name for t in target.outputs if t.role in _INNER_ROLES}
+                write({name: array for name, array in outputs.items() if name in inner}, folder)
+                return ranges
+
+            stage = f"calibrate {target.name}"
+            inputs = {
+                "source": target.source,
+                "samples": self._name,
+                "code": code_digest(sys.modules[__name__], quantise),
+            }
+            found = self._stages.run(stage, inputs, work)
+            known |= read(found.folder)
+            self._ranges[key] = {name: (low, high) for name, (low, high) in found.detail.items()}
+        return self._ranges[key]
+
+
+def subset(arrays: Arrays, component: Component) -> Arrays:
+    """Return a component's inputs by name, at most _MAX_ROWS rows of them, drawn evenly over all."""
+    own = {name.split("/")[1]: array for name, array in arrays.items() if name.startswith(f"{component}/")}
+    rows = len(next(iter(own.values())))
+    keep = np.unique(np.linspace(0, rows - 1, min(rows, _MAX_ROWS)).round().astype(int))
+    return {name: array[keep] for name, array in own.items()}
+
+
+def _session(source: Path, inner: Iterable[str], work: Path) -> onnxruntime.InferenceSession:
+    """Return a session of the model that gives ``inner`` tensors too."""
+    model = cut.read(source)
+    made = {value.name: value for node in model.graph for value in node.outputs}
+    for name in inner:
+        if not made[name].is_graph_output():
+            made[name].dtype = ir.DataType.FLOAT
+            model.graph.outputs.append(made[name])
+    target = work / "observed.onnx"
+    before = set(work.iterdir())
+    cut.write(model, source, target)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(target, options, providers=["CPUExecutionProvider"])
+    finally:
+        for file in set(work.iterdir()) - before:
+            file.unlink()
+
+
+def _batches(feeds: Arrays) -> Iterable[Arrays]:
+    rows = len(next(iter(feeds.values())))
+    for first in range(0, rows, _ROWS_OF_CALL):
+        yield {name: array[first : first + _ROWS_OF_CALL] for name, array in feeds.items()}

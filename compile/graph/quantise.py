@@ -1,0 +1,133 @@
+"""Where an int8 engine rounds its activations: one rule by kind and position of an operation, the same for all models.
+
+Convolutions and linear layers with constant weights take uint8 activations with a zero point, and the product of
+queries and keys takes int8 on both sides, since those are the forms that CPUs with VNNI, LPT in OpenVINO and QDQ in
+ONNX Runtime multiply in int8. Everything else stays float32: norms, softmax and the probabilities after it (their
+uint8 grid cannot hold an attention that is spread over hundreds of tokens), the residual stream, convolutions to and
+from latents and pixels, and the layers on the timestep alone, whose few rows cost nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from mezzotint.engines.manifest import Precision
+
+MIN_CHANNELS = 16  # a convolution to or from fewer touches latents or pixels: int8 there costs 2–5 dB and saves nothing
+_UINT8_STEPS, _INT8_STEPS = 255, 127
+_LEAST_WIDTH = 1e-6
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An activation that is rounded: input ``index`` of ``node``; ``symmetric`` is int8 around 0, else uint8."""
+
+    node: NodeProto
+    index: int
+    symmetric: bool
+
+    @property
+    def tensor(self) -> str:
+        """The name of the activation."""
+        return str(self.node.input[self.index])
+
+
+def sites(model: ModelProto, precision: Precision) -> list[Site]:
+    """Return what a precision rounds, in the order of the graph; nothing for those that keep activations."""
+    if not precision.is_calibrated:
+        return []
+    return [site for site in _all_sites(model) if precision is Precision.INT8 or site.node.op_type == "Conv"]
+
+
+def round_activations(model: ModelProto, precision: Precision, ranges: Ranges) -> int:
+    """Insert a QuantizeLinear and a DequantizeLinear before every site; returns how many sites there are.
+
+    Sites of one tensor share a pair, so that runtimes quantise once. ``ranges`` holds the lowest and highest value
+    that each tensor's grid covers. Raises KeyError for a tensor without a range.
+    """
+    found = sites(model, precision)
+    pairs: dict[str, list[NodeProto]] = {}
+    for site in found:
+        name = site.tensor
+        if name not in pairs:
+            pairs[name] = _pair(model, name, ranges[name], symmetric=site.symmetric)
+        site.node.input[site.index] = pairs[name][-1].output[0]
+    _insert_behind(model, pairs)
+    return len(found)
+
+
+def _all_sites(model: ModelProto) -> Iterator[Site]:
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    before_softmax = {node.input[0] for node in model.graph.node if node.op_type == "Softmax"}
+    for node in model.graph.node:
+        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
+        if (node.op_type == "Conv" and weight is not None and min(weight[:2]) >= MIN_CHANNELS) or (
+            node.op_type == "MatMul" and weight is not None and len(weight) == 2
+        ):
+            yield Site(node, 0, symmetric=False)
+        elif node.op_type == "MatMul" and weight is None and node.output[0] in before_softmax:
+            yield Site(node, 0, symmetric=True)
+            yield Site(node, 1, symmetric=True)
+
+
+def _pair(model: ModelProto, name: str, covered: tuple[float, float], *, symmetric: bool) -> list[NodeProto]:
+    scale, zero = grid(covered, symmetric=symmetric)
+    names = [f"{name}.scale", f"{name}.zero"]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value), n) for value, n in zip((scale, zero), names, strict=True)
+    )
+    rounded, restored = f"{name}.rounded", f"{name}.restored"
+    return [
+        helper.make_node("QuantizeLinear", [name, *names], [rounded], name=rounded),
+        helper.make_node("DequantizeLinear", [rounded, *names], [restored], name=restored),
+    ]
+
+
+def grid(covered: tuple[float, float], *, symmetric: bool) -> tuple[np.float32, np.int8 | np.uint8]:
+    """Return (scale, zero point) of the 8-bit grid over a range; 0 is always on it, since padding is made of zeros."""
+    low, high = min(covered[0], 0.0), max(covered[1], 0.0)
+    if symmetric:
+        return np.float32(max(-low, high, _LEAST_WIDTH) / _INT8_STEPS), np.int8(0)
+    scale = np.float32(max(high - low, _LEAST_WIDTH) / _UINT8_STEPS)
+    return scale, np.uint8(np.clip(round(float(-low / scale)), 0, _UINT8_STEPS))
+
+
+def _insert_behind(model: ModelProto, pairs: Mapping[str, list[NodeProto]]) -> None:
+    """Put each pair right behind the node that makes its tensor; those of graph inputs come first."""
+    made = {output for node in model.graph.node for output in node.output}
+    nodes = [node for name, pair in pairs.items() if name not in made for node in pair]
+    for node in model.graph.node:
+        nodes.append(node)
+        for output in node.output:
+            nodes.extend(pairs.get(output, ()))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def best_range(values: npt.NDArray[np.float32], low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
+    """Return the range whose 8-bit grid has the least mean square error on ``values``, [n] drawn from low…high.
+
+    Values beyond the range are clipped to its ends, those inside are off by scale²/12 on average (Banner et al. 2019,
+    arXiv 1810.05723, section 2): a search over shares of each end.
+    """
+    counts, edges = np.histogram(values, bins=512, range=(low, max(high, low + _LEAST_WIDTH)))
+    centres = (edges[1:] + edges[:-1]) / 2
+    share = counts / max(1, counts.sum())
+    kept = np.linspace(0.3, 1.0, 36)
+    if symmetric:
+        ends = max(-low, high) * np.stack([-kept, kept], axis=1)
+    else:
+        lows, highs = np.meshgrid(min(low, 0.0) * kept, max(high, 0.0) * kept)
+        ends = np.unique(np.stack([lows.ravel(), highs.ravel()], axis=1), axis=0)
+    steps = 2 * _INT8_STEPS if symmetric else _UINT8_STEPS
+    width = np.maximum(ends[:, 1] - ends[:, 0], _LEAST_WIDTH)
+    beyond = np.maximum(ends[:, :1] - centres, 0) + np.maximum(centres - ends[:, 1:], 0)
+    inside = (share * (beyond == 0)).sum(axis=1)
+    error = (share * beyond**2).sum(axis=1) + inside * (width / steps) ** 2 / 12
+    best = ends[int(np.argmin(error))]
+    return float(best[0]), float(best[1])

@@ -1,0 +1,111 @@
+"""Calls of a model on its own guided trajectories, for those that need to see its activations before it is served.
+
+Calls of diffusers' own pipeline on torch, at every timestep of trajectories as they are served: several samplers and
+numbers of steps, both rows of guidance. Ranges that were taken at one timestep alone fail at others (PTQ4DM, Shang et
+al. 2023, arXiv 2211.15736; Q-Diffusion, Li et al. 2023, arXiv 2302.04304, section 4.1).
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from mezzotint.compile import reference
+from mezzotint.compile.checkpoint import Checkpoint
+from mezzotint.compile.job import CompileJob
+from mezzotint.compile.reference import Arrays, recorded_calls
+from mezzotint.compile.stages import Stages, code_digest, exporter_versions
+from mezzotint.engines.manifest import Component
+
+GUIDANCE = 6.0
+FIRST_SEED = 5000
+_PROMPTS = Path(__file__).parent / "data" / "calibration_prompts.txt"
+_NUM_PROMPTS = 16
+_PROMPTS_AT_ONCE = 4
+
+# (scheduler, its settings, steps): one after the other, a group of prompts each.
+_TRAJECTORIES: tuple[tuple[Any, Mapping[str, Any], int], ...] = (
+    (diffusers.DDIMScheduler, {"clip_sample": False}, 25),
+    (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}, 10),
+    (diffusers.EulerDiscreteScheduler, {}, 15),
+    (diffusers.DDIMScheduler, {"clip_sample": False}, 4),
+)
+
+
+def sampled(stages: Stages, job: CompileJob, checkpoint: Checkpoint, height: int, width: int) -> Path:
+    """Return the folder of the recorded calls, at a size in pixels."""
+    prompts = job.calibration_prompts or default_prompts()
+
+    def work(folder: Path) -> None:
+        def progress(done: float) -> None:
+            stages.progress("samples", done, "torch paints the prompts that int8 is calibrated on")
+
+        reference.write(record(checkpoint, prompts, height, width, progress), folder)
+
+    inputs = {
+        "digest": checkpoint.digest,
+        "prompts": prompts,
+        "size": [height, width],
+        "code": code_digest(reference, sys.modules[__name__]),
+        "versions": exporter_versions(),
+    }
+    return stages.run("samples", inputs, work).folder
+
+
+def default_prompts() -> tuple[str, ...]:
+    """Return the first of the prompts that come with Mezzotint."""
+    return read_prompts(_PROMPTS)[:_NUM_PROMPTS]
+
+
+def read_prompts(file: Path) -> tuple[str, ...]:
+    """Return the prompts of a text file, one a line."""
+    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def record(
+    checkpoint: Checkpoint, prompts: Sequence[str], height: int, width: int, progress: Callable[[float], None]
+) -> Arrays:
+    """Return inputs of the UNet and the VAE decoder on the prompts' way, float32 [rows, …], as ``component/input``.
+
+    Of every evaluation both guidance rows of one prompt are kept, another one each time.
+    """
+    pipeline = checkpoint.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    groups = [prompts[i : i + _PROMPTS_AT_ONCE] for i in range(0, len(prompts), _PROMPTS_AT_ONCE)]
+    plans = [_TRAJECTORIES[i % len(_TRAJECTORIES)] for i in range(len(groups))]
+    total, done = sum(steps for *_, steps in plans), 0
+    calls: list[Arrays] = []
+    finals = []
+    for i, (group, (scheduler, settings, steps)) in enumerate(zip(groups, plans, strict=True)):
+        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **settings)
+        first = i * _PROMPTS_AT_ONCE
+
+        def step(num: int, before: int = done) -> None:
+            progress((before + num) / total)
+
+        with recorded_calls(checkpoint, step) as found:
+            final = pipeline(
+                list(group),
+                height=height,
+                width=width,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
+                generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + first + k) for k in range(len(group))],
+                output_type="latent",
+            ).images
+        done += steps
+        calls += [_rows(call, (k % len(group), k % len(group) + len(group))) for k, call in enumerate(found)]
+        finals.append(np.array(final))
+    names = ("sample", "timestep", "text")
+    arrays = {f"{Component.UNET}/{name}": np.concatenate([call[name] for call in calls]) for name in names}
+    vae = checkpoint.vae.config
+    latents = np.concatenate(finals) / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0.0)
+    return arrays | {f"{Component.VAE_DECODER}/latents": latents}
+
+
+def _rows(call: Arrays, rows: tuple[int, ...]) -> Arrays:
+    return {name: array[list(rows)] for name, array in call.items()}
