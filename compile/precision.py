@@ -124,7 +124,7 @@ def _write_weights(model: ModelProto, folder: Path, data: "_DataFile", convert: 
     del model.graph.initializer[:]
     source_bytes = target_bytes = elements = converted_elements = num_converted = 0
     for tensor in tensors:
-        weight = numpy_helper.to_array(tensor, base_dir=str(folder))
+        weight = _weight(tensor, folder)
         written = list(convert(tensor.name, weight))
         model.graph.initializer.extend(data.store(name, array) for name, array in written)
         changed = written[0][1].dtype != weight.dtype
@@ -134,6 +134,16 @@ def _write_weights(model: ModelProto, folder: Path, data: "_DataFile", convert: 
         converted_elements += weight.size * changed
         num_converted += changed
     return PrecisionStats(source_bytes, target_bytes, num_converted, converted_elements / max(elements, 1))
+
+
+def _weight(tensor: TensorProto, folder: Path) -> _Weight:
+    """Return a weight's values. onnx's own reader takes no file that has several links, as those of cut graphs have."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    offset, count = int(place.get("offset", 0)), int(np.prod(tensor.dims))
+    return np.fromfile(folder / place["location"], dtype, count, offset=offset).reshape(tensor.dims)
 
 
 class _DataFile:

@@ -18,10 +18,11 @@ from mezzotint.compile.graph.cut import cut, read, write
 from mezzotint.compile.graph.decoder import Sections, block_modules
 from mezzotint.compile.graph.modules import output_of
 from mezzotint.compile.graph.step_cache import feature_module, split
+from mezzotint.compile.precision import derive
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.verify import snr_db
 from mezzotint.engines.errors import CompileError, InvalidRequest
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.manifest import Component, Precision
 from tests.conftest import CACHE, EMOJI
 from tests.tiny_onnx import tiny_inputs, write_tiny_onnx
 
@@ -165,7 +166,7 @@ def test_a_module_that_is_not_in_the_graph_is_refused(sd15_checkpoint: Path) -> 
         output_of(model, "vae.decoder.up_blocks.9")
 
 
-def test_weights_beside_a_graph_are_linked_and_never_read(tmp_path: Path) -> None:
+def test_weights_beside_a_graph_are_linked_and_can_be_derived_from(tmp_path: Path) -> None:
     source = tmp_path / "whole" / "model.onnx"
     source.parent.mkdir()
     model = onnx.shape_inference.infer_shapes(onnx.load(write_tiny_onnx(tmp_path / "tiny.onnx")))
@@ -179,6 +180,8 @@ def test_weights_beside_a_graph_are_linked_and_never_read(tmp_path: Path) -> Non
     whole, part = (run(tmp_path / name / "model.onnx", inputs, "onnxruntime") for name in ("whole", "a"))
     assert list(part) == ["output", "feature"]
     np.testing.assert_array_equal(part["output"], whole["output"])
+    derive(tmp_path / "a" / "model.onnx", tmp_path / "derived.onnx", Precision.FP32, "onnxruntime")
+    np.testing.assert_array_equal(run(tmp_path / "derived.onnx", inputs, "onnxruntime")["feature"], part["feature"])
 
 
 def test_a_cut_that_needs_more_than_its_inputs_is_refused(tmp_path: Path) -> None:
