@@ -26,8 +26,8 @@ _FLOOR_DB: Mapping[str, Mapping[Precision, float]] = {
         Precision.FP16: 35.0,
         Precision.BF16: 20.0,
         Precision.INT8_WEIGHTS: 24.0,
-        Precision.INT8: 19.0,
-        Precision.INT8_HYBRID: 19.0,
+        Precision.INT8: 15.0,
+        Precision.INT8_HYBRID: 15.0,
     },
     Component.TEXT_ENCODER: {
         Precision.FP32: 70.0,

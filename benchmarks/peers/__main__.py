@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmarks.peers.bundles import read_bundle
 from benchmarks.peers.catalog import EXPORTS, PEERS, Configuration, peers_configurations
 from benchmarks.peers.environments import ensure_environment, say
 from benchmarks.peers.exports import Workplace, ensure_export, place
-from benchmarks.peers.report import instruction_sets, plot, psnr_db, rows
+from benchmarks.peers.report import Row, instruction_sets, plot, psnr_db, rows
 from benchmarks.peers.stamps import NotMade, fingerprint
 from benchmarks.peers.turns import Ready, Turn, output_folder, ready, run_rounds
 from benchmarks.peers.workers.protocol import Job
@@ -95,6 +96,14 @@ def write_noise(at: Workplace, options: argparse.Namespace) -> Path:
     return path
 
 
+def against_reference(folder: Path, row: Row, steps: Sequence[int]) -> float | None:
+    """Return the PSNR of a row's last picture against diffusers', same noise, or None where one is not there."""
+    if not row.painted:
+        return None
+    name = f"{max(steps)}.png"
+    return psnr_db(output_folder(folder, row.configuration) / name, output_folder(folder, _REFERENCE) / name)
+
+
 def versions(turns: Sequence[Turn]) -> dict[str, dict[str, str]]:
     """Return what each configuration's process said of its packages."""
     return {turn.configuration: turn.result["versions"] for turn in turns if turn.result}
@@ -106,11 +115,10 @@ def write_report(
     """Write table, JSON and plot into ``results``."""
     from benchmarks.harness import RESULTS, publish  # torch, which should not take memory while others are timed
 
-    found = rows(names, turns, options.steps, unmade)
-    most = f"{max(options.steps)}.png"
-    for row in found:
-        value = psnr_db(output_folder(folder, row["configuration"]) / most, output_folder(folder, _REFERENCE) / most)
-        row["PSNR to diffusers dB"] = "" if value is None or row["rounds"] == 0 else round(value, 1)
+    found = [
+        replace(row, psnr_db=against_reference(folder, row, options.steps))
+        for row in rows(names, turns, options.steps, unmade)
+    ]
     sets = instruction_sets(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     question = (
         f"How long does a picture take, beside other engines? {options.name}, {options.side}×{options.side} pixels, "
@@ -121,11 +129,12 @@ def write_report(
         "rounds": options.rounds,
         "steps": options.steps,
         "calibration_samples": options.samples,
+        "rows": [asdict(row) for row in found],
         "versions": versions(turns),
         "turns": [{"configuration": t.configuration, "round": t.round, "when": t.when, **t.result} for t in turns],
     }
     name = f"peers-{options.name}"
-    publish(name, question, found, details)
+    publish(name, question, [row.cells(options.steps) for row in found], details)
     plot(found, options.steps, question, RESULTS / f"{name}.png")
     page = RESULTS / f"{name}.md"
     listed = {" ".join(f"{k} {v}" for k, v in packages.items()) for packages in details["versions"].values()}

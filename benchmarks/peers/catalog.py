@@ -135,7 +135,10 @@ EXPORTS = {
         Export(
             "onnx-fp32",
             "optimum-onnx",
-            ("optimum-cli", "export", "onnx", "--model", "{checkpoint}", "--task", "text-to-image", "{target}"),
+            (
+                *("optimum-cli", "export", "onnx", "--model", "{checkpoint}", "--task", "text-to-image"),
+                *("--dtype", "fp32", "{target}"),
+            ),
         ),
     )
 }

@@ -36,7 +36,7 @@ def ensure_environment(peer: Peer, work: Path) -> dict[str, str]:
     def make(folder: Path) -> dict[str, Any]:
         say(f"installing {peer.name}")
         venv.create(folder, with_pip=True)
-        pip = [bin_folder(peer, work) / "python", "-m", "pip", "--disable-pip-version-check"]
+        pip: list[str | Path] = [bin_folder(peer, work) / "python", "-m", "pip", "--disable-pip-version-check"]
         run([*pip, "install", "--quiet", *peer.requirements], peer.build, reason=f"{peer.name} does not install")
         if peer.unwanted:
             run([*pip, "uninstall", "--yes", *peer.unwanted], {}, reason=f"{peer.name}: {peer.unwanted} stays")

@@ -77,6 +77,7 @@ def split_shortcuts(model: ir.Model) -> int:
             nodes.append(_node("Add", [total, part.outputs[0]], convolution, name, like=convolution.outputs[0]))
             total = nodes[-1].outputs[0]
         _replace(model, convolution, nodes)
+        _drop(model, joined)
         count += 1
     return count
 
@@ -226,7 +227,10 @@ def _convolution(
 def _replace(model: ir.Model, old: ir.Node, nodes: list[ir.Node]) -> None:
     """Put ``nodes`` in place of ``old``; the last one's output takes over from its output."""
     model.graph.insert_before(old, nodes)
-    old.outputs[0].replace_all_uses_with(nodes[-1].outputs[0])
+    before, after = old.outputs[0], nodes[-1].outputs[0]
+    if before.is_graph_output():
+        before.name, after.name = f"{before.name}.replaced", before.name
+    before.replace_all_uses_with(after, replace_graph_outputs=True)
     model.graph.remove(old, safe=True)
 
 

@@ -24,10 +24,10 @@ FLOOR_DB = {
     ("openvino", Precision.FP32): 110.0,
     ("openvino", Precision.FP16): 38.0,  # a CPU without float16 kernels computes in bfloat16
     ("openvino", Precision.BF16): 38.0,
-    ("openvino", Precision.INT8): 36.0,
+    ("openvino", Precision.INT8_WEIGHTS): 36.0,
     ("onnxruntime", Precision.FP32): 190.0,
     ("onnxruntime", Precision.FP16): 60.0,
-    ("onnxruntime", Precision.INT8): 36.0,
+    ("onnxruntime", Precision.INT8_WEIGHTS): 36.0,
 }
 
 
@@ -85,8 +85,8 @@ def test_inputs_and_outputs_stay_float32_and_the_graph_is_valid(
     [
         ("openvino", Precision.FP16, "float16", 0.50, 0.57),
         ("openvino", Precision.BF16, "bfloat16", 0.50, 0.57),
-        ("openvino", Precision.INT8, "int8", 0.25, 0.36),
-        ("onnxruntime", Precision.INT8, "int8", 0.25, 0.36),
+        ("openvino", Precision.INT8_WEIGHTS, "int8", 0.25, 0.36),
+        ("onnxruntime", Precision.INT8_WEIGHTS, "int8", 0.25, 0.36),
         ("onnxruntime", Precision.FP16, "float16", 0.50, 0.57),
     ],
 )
@@ -114,7 +114,7 @@ def test_float32_changes_nothing(source: Path, tmp_path: Path) -> None:
 
 
 def test_int8_has_one_symmetric_scale_for_each_output_channel(source: Path, tmp_path: Path) -> None:
-    stats = derive(source, tmp_path / "unet.onnx", Precision.INT8, "openvino")
+    stats = derive(source, tmp_path / "unet.onnx", Precision.INT8_WEIGHTS, "openvino")
     weights, floats = stored(onnx.load(tmp_path / "unet.onnx")), tiny_weights()
     assert stats.num_converted == len(LARGE)
     assert {name for name in weights if name.endswith(".stored")} == {f"{name}.stored" for name in LARGE}
@@ -128,11 +128,11 @@ def test_int8_has_one_symmetric_scale_for_each_output_channel(source: Path, tmp_
 def test_a_channel_of_zeros_stays_zero_in_int8(tmp_path: Path) -> None:
     weights = tiny_weights()
     weights["up"][:, 3] = 0
-    derive(write_tiny_onnx(tmp_path / "a.onnx", weights), tmp_path / "b.onnx", Precision.INT8, "onnxruntime")
+    derive(write_tiny_onnx(tmp_path / "a.onnx", weights), tmp_path / "b.onnx", Precision.INT8_WEIGHTS, "onnxruntime")
     found = stored(onnx.load(tmp_path / "b.onnx"))
     assert not found["up.stored"][:, 3].any()
     assert np.isfinite(found["up.scale"]).all()
-    assert np.isfinite(run(tmp_path / "b.onnx", "onnxruntime", Precision.INT8)).all()
+    assert np.isfinite(run(tmp_path / "b.onnx", "onnxruntime", Precision.INT8_WEIGHTS)).all()
 
 
 def test_norms_and_the_timesteps_sines_stay_float32_in_a_float16_graph(source: Path, tmp_path: Path) -> None:
@@ -191,11 +191,11 @@ def test_large_tensors_lie_in_one_data_file_that_both_runtimes_find(tmp_path: Pa
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "source.onnx")
     target = tmp_path / "unet.onnx"
-    derive(tmp_path / "source.onnx", target, Precision.INT8, backend)
+    derive(tmp_path / "source.onnx", target, Precision.INT8_WEIGHTS, backend)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.onnx", "unet.onnx", "unet.onnx.data"]
     assert target.stat().st_size < 20_000
     assert 2 * 512 * 512 <= (tmp_path / "unet.onnx.data").stat().st_size < 2 * 512 * 512 + 4096
-    spec = tiny_spec(target, backend, Precision.INT8)
+    spec = tiny_spec(target, backend, Precision.INT8_WEIGHTS)
     spec = spec.model_copy(update={"inputs": spec.inputs[:1]})
     x = np.random.default_rng(1).standard_normal((2, 512), dtype=np.float32)
     output = get_backend(backend).load(tmp_path, spec, OPTIONS).run({"sample": x})["output"]
@@ -212,7 +212,7 @@ def test_nothing_of_the_exporters_source_lines_is_written(source: Path, tmp_path
 
 
 def test_the_same_export_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
-    for precision in (Precision.INT8, Precision.FP16):
+    for precision in (Precision.INT8_WEIGHTS, Precision.FP16):
         for name in ("a.onnx", "b.onnx"):
             derive(source, tmp_path / name, precision, "onnxruntime")
         assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
@@ -223,8 +223,8 @@ def test_weights_off_by_five_percent_are_told_from_rounding(
 ) -> None:
     weights = {name: weight * np.float32(1.05) if name in LARGE else weight for name, weight in tiny_weights().items()}
     doctored = run(write_tiny_onnx(tmp_path / "unet.onnx", weights), "onnxruntime")
-    derive(source, tmp_path / "int8.onnx", Precision.INT8, "onnxruntime")
-    rounded = run(tmp_path / "int8.onnx", "onnxruntime", Precision.INT8)
+    derive(source, tmp_path / "int8.onnx", Precision.INT8_WEIGHTS, "onnxruntime")
+    rounded = run(tmp_path / "int8.onnx", "onnxruntime", Precision.INT8_WEIGHTS)
     assert snr_db(expected, doctored) + 6 < snr_db(expected, rounded)
 
 
@@ -242,7 +242,7 @@ def test_an_unknown_backend_is_refused(source: Path, tmp_path: Path) -> None:
 def test_the_export_is_never_overwritten(source: Path) -> None:
     before = source.read_bytes()
     with pytest.raises(CompileError, match="is the export itself"):
-        derive(source, source, Precision.INT8, "openvino")
+        derive(source, source, Precision.INT8_WEIGHTS, "openvino")
     assert source.read_bytes() == before
 
 

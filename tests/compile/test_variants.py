@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from mezzotint.compile import decoder, maker, precision
 from mezzotint.compile.decoder import even_parts, fewest_parts, guided_step_ms
+from mezzotint.compile.graph.quantise import Ranges
 from mezzotint.compile.job import CompileJob, StageEvent, Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
@@ -147,9 +148,11 @@ class Doctor:
         code.write_text(repr(self.about))
         self.__file__ = str(code)
 
-    def derive(self, source: Path, target: Path, value: Precision, backend: str) -> precision.PrecisionStats:
+    def derive(
+        self, source: Path, target: Path, value: Precision, backend: str, ranges: Ranges | None = None
+    ) -> precision.PrecisionStats:
         stem, factor, only = self.about
-        stats = precision.derive(source, target, value, backend)
+        stats = precision.derive(source, target, value, backend, ranges)
         if target.stem == stem and only in (None, value):
             model = onnx.load(target)
             for tensor in model.graph.initializer:
@@ -184,14 +187,16 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
 def test_a_tiny_decoder_that_a_precision_spoils_is_built_at_fp32(
     sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "precision", Doctor(tmp_path, "vae_decoder_tiny", 1.5, only=Precision.INT8))
+    monkeypatch.setattr(maker, "precision", Doctor(tmp_path, "vae_decoder_tiny", 1.5, only=Precision.INT8_WEIGHTS))
     events: list[StageEvent] = []
-    compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, tiny_decoder=tiny), events.append)
+    compile_checkpoint(
+        job(sd15_checkpoint, tmp_path / "b", precision={"": "int8-weights"}, tiny_decoder=tiny), events.append
+    )
     manifest = read_manifest(tmp_path / "b")
-    assert manifest.engine(Component.VAE_DECODER).precision is Precision.INT8
+    assert manifest.engine(Component.VAE_DECODER).precision is Precision.INT8_WEIGHTS
     assert manifest.engine(Component.VAE_DECODER, "tiny").precision is Precision.FP32
     (note,) = [event.detail for event in events if event.status is Status.NOTE]
-    assert note == "the tiny decoder is built at fp32, since it strays too far from torch at int8"
+    assert note == "the tiny decoder is built at fp32, since it strays too far from torch at int8-weights"
 
 
 @pytest.mark.parametrize(

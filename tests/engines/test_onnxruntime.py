@@ -98,6 +98,6 @@ def test_an_engine_at_rest_uses_no_cpu(file: Path) -> None:
 
 
 def test_the_cpu_has_kernels_for_fp32_and_int8_weights() -> None:
-    assert BACKEND.precisions("cpu") == (Precision.FP32, Precision.INT8)
-    assert BACKEND.precisions("") == (Precision.FP32, Precision.INT8)
+    assert BACKEND.precisions("cpu") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
+    assert BACKEND.precisions("") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
     assert BACKEND.version()

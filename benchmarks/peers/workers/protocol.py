@@ -98,7 +98,7 @@ def serve(load: Callable[[Job, Clock], Paint]) -> None:
     paint(job.warm_up_steps)
     warm = time.perf_counter()
     # this module's own import is left out: numpy and Pillow, which every worker needs
-    result = {"load_s": loaded - begun, "warm_up_s": warm - loaded}
+    result: dict[str, Any] = {"load_s": loaded - begun, "warm_up_s": warm - loaded}
     result |= {"pictures": [_picture(job, clock, paint, steps) for steps in job.steps]}
     result |= {"peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     result |= {"versions": _versions(job.versions)}

@@ -1,0 +1,79 @@
+"""Rounding of activations: which, over which range, and how close the rounded graph stays."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mezzotint.compile.calibrate import observe
+from mezzotint.compile.graph.quantise import best_range, grid, round_activations, sites
+from mezzotint.compile.precision import derive
+from mezzotint.engines.errors import CompileError
+from mezzotint.engines.manifest import Precision
+from tests.tiny_onnx import tiny_inputs, write_tiny_onnx
+
+
+def quiet(_fraction: float) -> None:
+    """Hear nothing of progress."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_onnx(tmp_path_factory.mktemp("export") / "unet.onnx")
+
+
+@given(low=st.floats(-1e4, 1e4), width=st.floats(0, 1e4))
+def test_zero_is_on_every_grid(low: float, width: float) -> None:
+    scale, zero = grid((low, low + width), symmetric=False)
+    assert 0 <= int(zero) <= 255
+    top = (255 - int(zero)) * float(scale)
+    assert top >= low + width - 0.51 * float(scale) - 1e-6
+    assert -int(zero) * float(scale) <= low + 0.51 * float(scale) + 1e-6 or low > 0
+
+
+def test_an_outlier_does_not_coarsen_the_grid_of_all_others() -> None:
+    values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    values[0] = 60.0
+    low, high = best_range(values, float(values.min()), 60.0, symmetric=False)
+    assert low < -2
+    assert high < 60
+    low, high = best_range(values, float(values.min()), 60.0, symmetric=True)
+    assert low == -high
+    assert high < 60
+
+
+def test_only_calibrated_precisions_round_activations(source: Path) -> None:
+    model = onnx.load(source)
+    assert not sites(model, Precision.INT8_WEIGHTS)
+    assert not sites(model, Precision.FP32)
+    assert {site.node.op_type for site in sites(model, Precision.INT8_HYBRID)} == {"Conv"}
+    assert {site.node.op_type for site in sites(model, Precision.INT8)} == {"Conv", "MatMul"}
+
+
+def test_one_pair_serves_all_who_take_a_tensor(source: Path) -> None:
+    model = onnx.load(source)
+    tensors = {site.tensor for site in sites(model, Precision.INT8)}
+    count = round_activations(model, Precision.INT8, dict.fromkeys(tensors, (-4.0, 4.0)))
+    onnx.checker.check_model(model)
+    assert count >= len(tensors)
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == len(tensors)
+
+
+def test_the_rounded_graph_stays_close_to_the_float32_one(source: Path, tmp_path: Path) -> None:
+    feeds = tiny_inputs(8)
+    ranges, outputs = observe(source, feeds, tmp_path, quiet)
+    assert not list(tmp_path.iterdir())
+    derive(source, tmp_path / "b.onnx", Precision.INT8, "onnxruntime", ranges)
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
+    rounded = np.asarray(session.run(["output"], feeds)[0])
+    noise = np.square(rounded - outputs["output"]).sum()
+    assert 10 * np.log10(np.square(outputs["output"]).sum() / noise) > 25
+
+
+def test_int8_without_ranges_says_what_is_missing(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"no range is known of tensor .*calibrate first"):
+        derive(source, tmp_path / "b.onnx", Precision.INT8, "openvino")
