@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CHECKED := engines server compile proto trainer src/mezzotint tests benchmarks
 
-.PHONY: help setup demo test test-all test-gpu lint proto wheel clean
+.PHONY: help setup demo test test-all test-gpu lint bench-peers proto wheel clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -42,6 +42,10 @@ test-all: lint ## lint, and all tests but those that need a GPU; writes docs/ver
 
 test-gpu: setup ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
+
+# PEERS='--bundle int8=build/sd15-int8,cache_interval=3 --rounds 5' adds rows and options; what is finished is kept.
+bench-peers: setup ## time a full-size picture beside other engines; installs them under build/peers, takes hours
+	$(BIN)/python -m benchmarks.peers build/sd15-full --name sd15-size $(PEERS)
 
 # An old generator on purpose: its code loads with every protobuf from 4.25 on, whatever else is installed beside it.
 proto: ## regenerate the gRPC stubs from proto/mezzotint.proto

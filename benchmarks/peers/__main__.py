@@ -23,8 +23,8 @@ from mezzotint.engines.noise import NoiseStream
 _REFERENCE = "diffusers: fp32 (default)"
 
 
-def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a diffusers folder; the full-size architecture is written there")
     parser.add_argument("--name", required=True, help="of the result, and of this checkpoint's folder below --work")
@@ -41,7 +41,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=int, default=3600, help="seconds of one turn")
     parser.add_argument("--work", type=Path, default=Path("build/peers"))
     parser.add_argument("--prepare", action="store_true", help="make environments and exports, and time nothing")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def chosen(options: argparse.Namespace) -> list[Configuration]:
@@ -143,7 +143,7 @@ def write_report(
 
 
 def main() -> None:
-    options = read_options()
+    options = command_line().parse_args()
     if not (options.checkpoint / "model_index.json").is_file():
         from benchmarks.full_size_model import write_full_sd15  # torch, which only this needs
 
