@@ -195,12 +195,11 @@ def _openvino(label: str, peer: str, worker: str, *, defaults: tuple[str, ...]) 
 
 def _stable_diffusion_cpp() -> list[Configuration]:
     tuned = {"diffusion_flash_attn": True, "diffusion_conv_direct": True, "vae_conv_direct": True}
-    cached = {"cache_mode": "ucache"}
     rows: dict[str, dict[str, Any]] = {
         "as stored": {},
         "q8_0": {"wtype": "q8_0"},
         "as stored, flash attention, direct convolutions": tuned,
-        "as stored, UCache": {"generate": cached},
+        "q8_0, UCache": {"wtype": "q8_0", "generate": {"cache_mode": "ucache"}},
     }
     name = "stable-diffusion.cpp"
     return [Configuration(f"{name}: {row}", name, "stable_diffusion_cpp", settings=rows[row]) for row in rows]

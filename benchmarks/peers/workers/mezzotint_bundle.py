@@ -1,6 +1,7 @@
 """Mezzotint's engines in this process, without the server: a bundle opened and one request after the other."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ def load(job: Job, clock: Clock) -> Paint:
     """Open a bundle. Settings are fields of the request."""
     model = open_bundle(Path(job.model), LoadOptions(devices={}))
     model.warm_up()
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in job.settings.items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in job.settings.items()
+    }
 
     def paint(steps: int) -> npt.NDArray[np.uint8]:
         request = Request(
@@ -34,6 +37,7 @@ def load(job: Job, clock: Clock) -> Paint:
         clock.note(TEXT, image.stage_ms[Stage.ENCODE] / 1e3)
         clock.note(UNET, image.stage_ms[Stage.DENOISE] / 1e3)
         clock.note(DECODE, image.stage_ms[Stage.DECODE] / 1e3)
+        assert image.pixels is not None  # every image of ``generate`` is done
         return image.pixels
 
     return paint

@@ -10,8 +10,8 @@ import stable_diffusion_cpp
 
 from benchmarks.peers.workers.protocol import DECODE, TEXT, UNET, Clock, Job, Paint, serve
 
-_TAKEN = re.compile(r"(get_learned_condition|decode_first_stage) completed, taking ([\d.]+)s")
-_STAGES = {"get_learned_condition": TEXT, "decode_first_stage": DECODE}
+_TAKEN = re.compile(r"(get_learned_condition|sampling|decode_first_stage) completed, taking ([\d.]+)s")
+_STAGES = {"get_learned_condition": TEXT, "sampling": UNET, "decode_first_stage": DECODE}
 
 
 def load(job: Job, clock: Clock) -> Paint:
@@ -39,7 +39,6 @@ def load(job: Job, clock: Clock) -> Paint:
             sample_method="ddim_trailing",
             sample_steps=steps,
             seed=job.seed,
-            progress_callback=lambda step, of, seconds: clock.note(UNET, seconds),
             **job.settings.get("generate", {}),
         )
         # the log's callback has to live as long as the library may call it
