@@ -45,7 +45,7 @@ test-gpu: setup ## the tests that need a GPU
 
 # PEERS='--bundle int8=build/sd15-int8,cache_interval=3 --rounds 5' adds rows and options; what is finished is kept.
 bench-peers: setup ## time a full-size picture beside other engines; installs them under build/peers, takes hours
-	$(BIN)/python -m benchmarks.peers build/sd15-full --name sd15-size $(PEERS)
+	$(BIN)/python -m benchmarks.peers build/sd15-full --name sd15-size --samples 20 $(PEERS)
 
 # An old generator on purpose: its code loads with every protobuf from 4.25 on, whatever else is installed beside it.
 proto: ## regenerate the gRPC stubs from proto/mezzotint.proto
