@@ -31,6 +31,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=read_bundle, action="append", default=[], metavar="NAME=FOLDER[,FIELD=VALUE…]")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="rows whose names contain it")
     parser.add_argument("--skip", action="append", default=[], metavar="TEXT", help="no rows whose names contain it")
+    parser.add_argument(
+        "--once", action="append", default=[], metavar="TEXT", help="such rows in the first round alone"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=lambda text: [int(part) for part in text.split(",")], default=[4, 20])
     parser.add_argument("--side", type=int, default=256, help="pixels")
@@ -167,7 +170,7 @@ def main() -> None:
     if options.prepare:
         return
     folder = options.work / "runs" / options.name
-    turns = run_rounds(entries, options.rounds, folder, options.work, options.timeout)
+    turns = run_rounds(entries, options.rounds, folder, options.work, options.timeout, options.once)
     write_report(options, names, turns, unmade, folder)
 
 

@@ -70,8 +70,10 @@ def read_turns(path: Path) -> list[Turn]:
     return turns
 
 
-def run_rounds(entries: Iterable[Ready], rounds: int, folder: Path, work: Path, timeout_s: int) -> list[Turn]:
-    """Take every turn that is missing and return all: ``rounds`` of each configuration.
+def run_rounds(
+    entries: Iterable[Ready], rounds: int, folder: Path, work: Path, timeout_s: int, once: Sequence[str] = ()
+) -> list[Turn]:
+    """Take every turn that is missing and return all: ``rounds`` of each configuration, one of those named in ``once``.
 
     One that failed is not tried again in later rounds of this run; the next run tries it again.
     """
@@ -81,7 +83,8 @@ def run_rounds(entries: Iterable[Ready], rounds: int, folder: Path, work: Path, 
     failed: dict[str, Turn] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for the_round in range(rounds):
-        for name in order(list(by_name), the_round):
+        names = [name for name in by_name if the_round == 0 or not any(part in name for part in once)]
+        for name in order(names, the_round):
             entry = by_name[name]
             turn = known.get((entry.key, the_round)) or failed.get(name)
             if turn is None:

@@ -67,6 +67,8 @@ def test_a_turn_measures_and_paints_and_is_not_taken_twice(emoji_bundle: Path, e
 
     kept = read_turns(tmp_path / "turns.jsonl")
     assert sum(bool(turn.reason) for turn in kept) == 1  # the second round did not try it again
+    once = run_rounds([there], 2, tmp_path, tmp_path, timeout_s=100, once=["there"])
+    assert [turn.round for turn in once] == [0]
     again = run_rounds([there], 2, tmp_path, tmp_path, timeout_s=100)
     assert [turn.when for turn in again] == [turn.when for turn in first if turn.result]
 
