@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mezzotint.engines.bundle import file_digest
+
 _STAMP = "mezzotint-peers.json"
-_HEAD_BYTES = 1 << 20
 
 
 class NotMade(Exception):
@@ -16,15 +17,10 @@ class NotMade(Exception):
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of every file's name, size and first MiB below ``folder``.
-
-    Weights that change beyond their first MiB change at its beginning too, in every format that is read here.
-    """
+    """Return a digest of every file's name and content below ``folder``, but for bytecode."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_HEAD_BYTES))
+        digest.update(f"{path.relative_to(folder)} {file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -36,10 +36,10 @@ def test_a_folder_that_was_not_finished_is_made_again_from_nothing(tmp_path: Pat
     assert made(tmp_path / "x", {}, lambda folder: {"left": len(list(folder.iterdir()))})["left"] == 0
 
 
-def test_a_fingerprint_follows_names_sizes_and_beginnings(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"one")
+def test_a_fingerprint_follows_names_and_contents_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(3_000_000) + b"one")
     digests = [fingerprint(tmp_path)]
-    (tmp_path / "a").write_bytes(b"two")
+    (tmp_path / "a").write_bytes(bytes(3_000_000) + b"two")
     digests.append(fingerprint(tmp_path))
     (tmp_path / "a").rename(tmp_path / "b")
     digests.append(fingerprint(tmp_path))

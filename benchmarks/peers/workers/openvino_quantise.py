@@ -1,8 +1,8 @@
 """optimum-intel's hybrid and full int8 exports, calibrated on prompts that are here instead of a data set of the hub.
 
 The quantisation is optimum-intel's own, in the settings of its command line. Its data sets cannot be reached offline,
-and it would calibrate at the checkpoint's size; here the same tool collects at the size that is painted, the best
-case for the peer.
+and it would calibrate at the checkpoint's own size, with PNDM; here the same tool collects at the size and with the
+sampler that are painted with.
 """
 
 import json
