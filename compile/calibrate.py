@@ -39,21 +39,21 @@ def observe(
     inner = [name for name in kinds if name not in feeds]
     session = _session(source, inner, work)
     outputs = [output.name for output in session.get_outputs()]
-    seen = {name: Seen() for name in kinds}
+    observers = {name: Observer() for name in kinds}
     kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in outputs if name not in inner}
     batches = list(_batches(feeds))
     for i, batch in enumerate(batches):
         values = batch | dict(zip(outputs, session.run(outputs, batch), strict=True))
-        for name, tally in seen.items():
-            tally.add(values[name])
+        for name, observer in observers.items():
+            observer.add(values[name])
         for name, arrays in kept.items():
             arrays.append(values[name])
         progress((i + 1) / len(batches))
-    ranges = {name: tally.range(symmetric=kinds[name]) for name, tally in seen.items()}
+    ranges = {name: observer.range(symmetric=kinds[name]) for name, observer in observers.items()}
     return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
-class Seen:
+class Observer:
     """What has been seen of one tensor: its lowest and highest value, and a share of all values."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the compiler is asked for, and what it says while it works. Imports the manifest alone."""
+"""What the compiler is asked for, and what it says while it works. Imports the manifest and errors alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import AxisRange
 
 AUTO = "auto"
@@ -50,6 +51,17 @@ class CompileJob:
     device: str = ""
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
     calibration_prompts: tuple[str, ...] = ()
+
+
+def read_prompts(file: Path) -> tuple[str, ...]:
+    """Return the prompts of a text file, one a line. Raises InvalidRequest where there is none."""
+    try:
+        prompts = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file}: cannot be read ({error}); give a UTF-8 text of prompts, one a line") from None
+    if not prompts:
+        raise InvalidRequest(f"{file}: holds no prompt; write one a line")
+    return prompts
 
 
 class Status(StrEnum):

@@ -15,6 +15,7 @@ from mezzotint.compile.targets import Target
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import CompileError, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Measured, Precision
+from mezzotint.engines.variants import stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Maker:
             return measure.call_ms(candidate.folder, entry, self._job.device, 1)
 
         inputs = self._on_this_machine(measure, candidate) | _axes(entry)
-        found: float = self._stages.run(f"time {_name(entry)}", inputs, work).detail
+        found: float = self._stages.run(f"time {stem(entry.component, entry.variant)}", inputs, work).detail
         return found
 
     def measured(self, candidate: Candidate) -> Candidate:
@@ -137,7 +138,7 @@ class Maker:
             return {"row_classes": classes, "step_ms": step_ms}
 
         inputs = self._on_this_machine(measure, candidate) | _axes(entry)
-        found = self._stages.run(f"measure {_name(entry)}", inputs, work).detail
+        found = self._stages.run(f"measure {stem(entry.component, entry.variant)}", inputs, work).detail
         return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
 
     def _derive(self, target: Target, value: Precision) -> StageResult:
@@ -206,7 +207,3 @@ class Maker:
 
 def _axes(entry: EngineEntry) -> dict[str, Any]:
     return {"axes": {name: axis.model_dump() for name, axis in entry.axes.items()}}
-
-
-def _name(entry: EngineEntry) -> str:
-    return entry.component if entry.variant == "full" else f"{entry.component}_{entry.variant}"

@@ -3,7 +3,7 @@
 The pipeline is diffusers' own, untouched: nothing of ours is in the reference but the request.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,7 @@ def record(
         hooks.append(checkpoint.unet.get_submodule(feature_module).register_forward_hook(keep_feature))
     try:
         with recorded_calls(checkpoint, lambda num: progress(num / NUM_STEPS)) as calls:
-            final = pipeline(
-                list(prompts),
-                height=height,
-                width=width,
-                num_inference_steps=NUM_STEPS,
-                guidance_scale=GUIDANCE,
-                generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + i) for i in range(len(prompts))],
-                output_type="latent",
-            ).images
+            final = final_latents(pipeline, prompts, (height, width), NUM_STEPS, GUIDANCE, FIRST_SEED)
     finally:
         for hook in hooks:
             hook.remove()
@@ -72,6 +64,26 @@ def record(
     pixels = arrays["vae_decoder/pixels"].transpose(0, 2, 3, 1)
     arrays["images"] = (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8)
     return arrays
+
+
+def final_latents(
+    pipeline: Any, prompts: Sequence[str], size: tuple[int, int], steps: int, guidance: float, first_seed: int
+) -> torch.Tensor:
+    """Run a diffusers pipeline; returns its final samples, float32 [prompts, C, h, w], of ``first_seed`` and on.
+
+    ``size`` is (height, width) in pixels.
+    """
+    height, width = size
+    final: torch.Tensor = pipeline(
+        list(prompts),
+        height=height,
+        width=width,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=[torch.Generator("cpu").manual_seed(first_seed + i) for i in range(len(prompts))],
+        output_type="latent",
+    ).images
+    return final
 
 
 @contextmanager

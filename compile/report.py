@@ -14,6 +14,7 @@ from mezzotint.compile.measure import host
 from mezzotint.compile.stages import StageResult
 from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest, Measured
+from mezzotint.engines.variants import title
 
 JSON_FILE = "compile_report.json"
 MARKDOWN_FILE = "compile_report.md"
@@ -113,11 +114,11 @@ def write(folder: Path, report: dict[str, Any], markdown: str, picture: Picture.
 
 def _engine_row(entry: EngineEntry, verified: Sequence[Measured], num_bytes: int) -> str:
     own = [m for m in verified if (m.component, m.variant) == (entry.component, entry.variant)]
-    name = entry.component if entry.variant == "full" else f"{entry.component} ({entry.variant})"
     snr = ", ".join(f"{m.output} {m.snr_db:.1f} dB" for m in own) or "with the last part"
     floor = f"{own[0].floor_db:.0f} dB" if own else ""
     times = ", ".join(f"{rows}: {ms:.1f}" for rows, ms in entry.step_ms.items())
     return (
-        f"| {name} | {entry.backend} {entry.backend_version} | {entry.precision} | {num_bytes / 1e6:.1f} MB "
+        f"| {title(entry.component, entry.variant)} | {entry.backend} {entry.backend_version} | {entry.precision} "
+        f"| {num_bytes / 1e6:.1f} MB "
         f"| {snr} | {floor} | {times} |"
     )

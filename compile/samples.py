@@ -12,12 +12,11 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import torch
 
 from mezzotint.compile import reference
 from mezzotint.compile.checkpoint import Checkpoint
-from mezzotint.compile.job import CompileJob
-from mezzotint.compile.reference import Arrays, recorded_calls
+from mezzotint.compile.job import CompileJob, read_prompts
+from mezzotint.compile.reference import Arrays, final_latents, recorded_calls
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.engines.manifest import Component
 
@@ -61,11 +60,6 @@ def default_prompts() -> tuple[str, ...]:
     return read_prompts(_PROMPTS)[:_NUM_PROMPTS]
 
 
-def read_prompts(file: Path) -> tuple[str, ...]:
-    """Return the prompts of a text file, one a line."""
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-
-
 def record(
     checkpoint: Checkpoint, prompts: Sequence[str], height: int, width: int, progress: Callable[[float], None]
 ) -> Arrays:
@@ -82,21 +76,13 @@ def record(
     finals = []
     for i, (group, (scheduler, settings, steps)) in enumerate(zip(groups, plans, strict=True)):
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **settings)
-        first = i * _PROMPTS_AT_ONCE
+        first_seed = FIRST_SEED + i * _PROMPTS_AT_ONCE
 
         def step(num: int, before: int = done) -> None:
             progress((before + num) / total)
 
         with recorded_calls(checkpoint, step) as found:
-            final = pipeline(
-                list(group),
-                height=height,
-                width=width,
-                num_inference_steps=steps,
-                guidance_scale=GUIDANCE,
-                generator=[torch.Generator("cpu").manual_seed(FIRST_SEED + first + k) for k in range(len(group))],
-                output_type="latent",
-            ).images
+            final = final_latents(pipeline, group, (height, width), steps, GUIDANCE, first_seed)
         done += steps
         calls += [_rows(call, (k % len(group), k % len(group) + len(group))) for k, call in enumerate(found)]
         finals.append(np.array(final))

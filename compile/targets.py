@@ -11,7 +11,7 @@ from mezzotint.compile.export import ONNX_FILE, Part
 from mezzotint.compile.graph import cut, decoder, modules, rewrite, step_cache
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
-from mezzotint.engines.variants import FULL, SHALLOW
+from mezzotint.engines.variants import FULL, SHALLOW, stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Target:
     @property
     def name(self) -> str:
         """What its stages and its files are called."""
-        return self.component if self.variant == FULL else f"{self.component}_{self.variant}"
+        return stem(self.component, self.variant)
 
     @property
     def onnx(self) -> Path:

@@ -16,6 +16,7 @@ from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import VerifyError
 from mezzotint.engines.manifest import Component, EngineEntry, Measured, Precision
+from mezzotint.engines.variants import title
 
 # Half-way, in dB, between what sound engines measured (the least of four models) and an engine
 # whose weights are 5 % too large: rounding stays above it, a wrong graph below (table: docs/compile.md).
@@ -108,9 +109,8 @@ def passes(measured: Sequence[Measured]) -> bool:
 def refuse(entry: EngineEntry, outputs: Sequence[Measured]) -> VerifyError:
     """Return the error for an engine that is not."""
     measured, precision = worst(outputs), entry.precision
-    variant = "" if entry.variant == "full" else f" ({entry.variant})"
     return VerifyError(
-        f"{measured.component}{variant}: output {measured.output!r} has {measured.snr_db:.1f} dB signal to noise "
-        f"against torch at {precision}, below the tolerance of {measured.floor_db:.1f} dB; nothing was written, "
+        f"{title(entry.component, entry.variant)}: output {measured.output!r} has {measured.snr_db:.1f} dB signal to "
+        f"noise against torch at {precision}, below the tolerance of {measured.floor_db:.1f} dB; nothing was written, "
         "use a higher one"
     )

@@ -17,6 +17,16 @@ DECODERS = (FULL, TINY)
 """The decoders that a request may name; the empty name is the first."""
 
 
+def stem(component: str, variant: str) -> str:
+    """Return what an engine's files and stages are called: ``unet``, ``unet_shallow``."""
+    return str(component) if variant == FULL else f"{component}_{variant}"
+
+
+def title(component: str, variant: str) -> str:
+    """Return what people read of an engine: ``unet``, ``unet (shallow)``."""
+    return str(component) if variant == FULL else f"{component} ({variant})"
+
+
 def has_variant(manifest: Manifest, component: Component, variant: str) -> bool:
     """Whether the bundle has that engine."""
     return any((entry.component, entry.variant) == (component, variant) for entry in manifest.engines)

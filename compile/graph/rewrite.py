@@ -1,7 +1,7 @@
 """Rewrites of an exported graph that cost engines less and compute the same, exact in float32 but for rounding.
 
 Each is one function of the model that returns how often it applied. None knows a model's sizes: a rewrite looks for a
-shape of the graph, and where it is not found does nothing. What each gains is in docs/compile.md.
+shape of the graph, and where it is not found does nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -184,7 +184,11 @@ def _is_plain(convolution: ir.Node, pad: int = 0) -> bool:
 
 def _doubles(resize: ir.Node) -> bool:
     """Return whether a resize doubles height and width by nearest neighbours."""
-    text = {name: attribute.as_string() for name, attribute in resize.attributes.items() if attribute.type == 3}
+    text = {
+        name: attribute.as_string()
+        for name, attribute in resize.attributes.items()
+        if attribute.type is ir.AttributeType.STRING
+    }
     scales = resize.inputs[2] if len(resize.inputs) > 2 else None
     if text.get("mode", "nearest") != "nearest" or not _is_weight(scales):
         return False

@@ -11,7 +11,7 @@ from mezzotint.cli import cli
 from mezzotint.cli.compile import command
 from mezzotint.cli.errors import run
 from mezzotint.cli.progress import CompileProgress, size_text
-from mezzotint.compile.job import StageEvent, Status
+from mezzotint.compile.job import StageEvent, Status, read_prompts
 from mezzotint.engines.manifest import AxisRange
 
 
@@ -52,6 +52,17 @@ def test_a_precision_is_for_all_or_by_component(text: str, precision: dict[str, 
 def test_a_precision_that_is_unknown_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["compile", "model", "-o", "bundle", "--precision", text]) == 2
     assert "must be one of" in capsys.readouterr().err
+
+
+def test_a_file_without_prompts_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "prompts.txt"
+    empty.write_text("\n \n")
+    assert run(cli, ["compile", "model", "-o", str(tmp_path / "b"), "--calibration-prompts", str(empty)]) != 0
+    assert f"{empty}: holds no prompt; write one a line" in capsys.readouterr().err
+    empty.write_text("a cat\n\n a dog \n", encoding="utf-8")
+    assert read_prompts(empty) == ("a cat", "a dog")
 
 
 def test_an_option_can_come_from_the_environment(

@@ -184,6 +184,17 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path, tiny: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"step_cache": 0, "decoder_parts": 2, "tiny_decoder": tiny}
+    prompts = ("a cat", "a dog by the sea")
+    wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, calibration_prompts=prompts, **changes)
+    compile_checkpoint(wanted, lambda _: None)
+    manifest = read_manifest(tmp_path / "b")
+    rounded = {(e.component, e.variant) for e in manifest.engines if e.precision is Precision.INT8}
+    assert rounded >= {("unet", "full"), ("unet", "shallow"), ("vae_decoder", "part1"), ("vae_decoder", "part2")}
+    assert manifest.engine(Component.TEXT_ENCODER).precision is Precision.INT8_WEIGHTS
+
+
 def test_a_tiny_decoder_that_a_precision_spoils_is_built_at_fp32(
     sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

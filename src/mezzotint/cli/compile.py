@@ -71,12 +71,10 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     metavar="P|COMPONENT=P,…",
     default="auto",
     show_default=True,
-    help="auto, fp32, fp16, bf16, int8, int8-hybrid or int8-weights, for all or by component "
-    "(`unet=int8,vae=fp32`). auto builds what the device "
-    "computes in and leaves fp32 only for what passes verification and is over 10 % faster here; fp32 is closest to "
-    "the checkpoint; int8 rounds weights and activations and is fastest, int8-hybrid activations "
-    "of convolutions alone, "
-    "int8-weights none.",
+    help="auto, fp32, fp16, bf16, int8, int8-hybrid or int8-weights, for all or by component (`unet=int8,vae=fp32`). "
+    "auto builds what the device computes in and leaves fp32 only for what passes verification and is over 10 % faster "
+    "here; fp32 is closest to the checkpoint. int8 rounds weights and activations, int8-hybrid the activations of "
+    "convolutions alone, int8-weights none.",
 )
 @click.option(
     "--height",
@@ -132,6 +130,12 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     help="A picture that verification paints, with torch and with the engines; repeat it for more. Name what your "
     "model was tuned for. [default: four plain ones]",
 )
+@click.option(
+    "--calibration-prompts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A text file of prompts, one a line, on whose pictures int8 learns the ranges of activations; about 16 that "
+    "show what your model was tuned for. [default: 16 plain ones]",
+)
 @click.option("--name", default="", help="The name that clients ask for. [default: the checkpoint's]")
 @click.option(
     "--cache",
@@ -152,6 +156,7 @@ def command(
     device: str,
     config: Path | None,
     prompts: tuple[str, ...],
+    calibration_prompts: Path | None,
     name: str,
     cache: Path | None,
 ) -> None:
@@ -164,7 +169,7 @@ def command(
         os.environ.setdefault(variable, value)
 
     from mezzotint.cli.progress import CompileProgress
-    from mezzotint.compile.job import DEFAULT_PROMPTS, CompileJob
+    from mezzotint.compile.job import DEFAULT_PROMPTS, CompileJob, read_prompts
     from mezzotint.compile.pipeline import compile_checkpoint
     from mezzotint.engines.bundle import cache_folder
 
@@ -184,6 +189,7 @@ def command(
         name=name,
         device=device,
         prompts=prompts or DEFAULT_PROMPTS,
+        calibration_prompts=read_prompts(calibration_prompts) if calibration_prompts else (),
     )
     with CompileProgress() as progress:
         bundle = compile_checkpoint(job, progress.report)

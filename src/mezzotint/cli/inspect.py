@@ -93,7 +93,9 @@ def _verified(manifest: "Manifest") -> Table:
 
 
 def _label(engine: "EngineEntry | Measured") -> str:
-    return str(engine.component) if engine.variant == "full" else f"{engine.component} ({engine.variant})"
+    from mezzotint.engines.variants import title
+
+    return title(engine.component, engine.variant)
 
 
 def _range(axis: "AxisRange") -> str:
