@@ -35,12 +35,14 @@ def observe(
         work: a folder for what this needs on disk; it is emptied again.
         progress: hears the fraction that is done.
     """
-    kinds = {site.tensor: site.symmetric for site in sites(onnx.load(source, load_external_data=False), Precision.INT8)}
+    model = onnx.load(source, load_external_data=False)
+    kinds = {site.tensor: site.symmetric for site in sites(model, Precision.INT8)}
+    own = [output.name for output in model.graph.output]
     inner = [name for name in kinds if name not in feeds]
     session = _session(source, inner, work)
     outputs = [output.name for output in session.get_outputs()]
     observers = {name: Observer() for name in kinds}
-    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in outputs if name not in inner}
+    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in own}
     batches = list(_batches(feeds))
     for i, batch in enumerate(batches):
         values = batch | dict(zip(outputs, session.run(outputs, batch), strict=True))

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 EMOJI = ROOT / "models" / "emoji"
 BUILD = ROOT / "build" / "tests"
 CACHE = BUILD / "cache"
+CALIBRATION_PROMPTS = ("a cat", "a dog by the sea")  # few, since torch paints them for every checkpoint
 
 
 def compile_by_hand(source: Path, output: Path, *options: str) -> Path:

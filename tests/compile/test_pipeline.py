@@ -19,14 +19,15 @@ from mezzotint.engines.errors import CompileError, InvalidRequest
 from mezzotint.engines.manifest import AxisRange, Component, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from tests.conftest import BUILD, CACHE, ROOT
+from tests.conftest import BUILD, CACHE, CALIBRATION_PROMPTS, ROOT
 
 # torch and diffusers warn of their own insides
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 def job(source: Path, output: Path, **changes: Any) -> CompileJob:
-    return CompileJob(source=str(source), output=output, **{"cache": CACHE, "precision": {"": "fp32"}} | changes)
+    common = {"cache": CACHE, "precision": {"": "fp32"}, "calibration_prompts": CALIBRATION_PROMPTS}
+    return CompileJob(source=str(source), output=output, **common | changes)
 
 
 def events_of(job: CompileJob) -> list[StageEvent]:
@@ -181,7 +182,8 @@ def test_fp16_and_int8_bundles_of_both_backends_paint(sd15_checkpoint: Path) -> 
         for value in ("fp32", "fp16", "int8-weights", "int8"):
             output = BUILD / f"sd15-{backend}-{value}"
             compile_checkpoint(
-                job(sd15_checkpoint, output, backend=backend, precision={"": value}, max_rows=2), lambda _: None
+                job(sd15_checkpoint, output, backend=backend, precision={"": value}, max_rows=2, prompts=("a cat",)),
+                lambda _: None,
             )
             model = open_bundle(output, LoadOptions(devices={}, cache=False))
             image = generate(model, [Request(prompt="a cat", steps=4, seed=1, return_latents=True)])[0][0]

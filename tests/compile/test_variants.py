@@ -22,7 +22,7 @@ from mezzotint.engines.errors import CheckpointError, InvalidRequest, VerifyErro
 from mezzotint.engines.manifest import Component, Manifest, Precision, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from tests.conftest import CACHE
+from tests.conftest import CACHE, CALIBRATION_PROMPTS
 from tests.miniatures import write_tiny_decoder
 
 # torch and diffusers warn of their own insides
@@ -43,9 +43,8 @@ def bundle(sd15_checkpoint: Path, tiny: Path, tmp_path_factory: pytest.TempPathF
 
 
 def job(source: Path, output: Path, **changes: Any) -> CompileJob:
-    return CompileJob(
-        source=str(source), output=output, **{"cache": CACHE, "precision": {"": "fp32"}, "max_rows": 2} | changes
-    )
+    common = {"cache": CACHE, "precision": {"": "fp32"}, "max_rows": 2, "calibration_prompts": CALIBRATION_PROMPTS}
+    return CompileJob(source=str(source), output=output, **common | changes)
 
 
 def variants(manifest: Manifest, component: Component) -> list[str]:
@@ -186,8 +185,7 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
 
 def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path, tiny: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"step_cache": 0, "decoder_parts": 2, "tiny_decoder": tiny}
-    prompts = ("a cat", "a dog by the sea")
-    wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, calibration_prompts=prompts, **changes)
+    wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, **changes)
     compile_checkpoint(wanted, lambda _: None)
     manifest = read_manifest(tmp_path / "b")
     rounded = {(e.component, e.variant) for e in manifest.engines if e.precision is Precision.INT8}
