@@ -21,8 +21,10 @@ from typing import Any
 from benchmarks.harness import percentiles, publish
 from mezzotint import Client
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.errors import BundleError
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
+from mezzotint.engines.variants import FULL
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
 from mezzotint.server.events import Failed, Finished
@@ -76,6 +78,10 @@ def per_step(bundle: Path, num_images: int) -> list[float]:
     """Return milliseconds between the end of one UNet call and the start of the next, ``num_images`` guided images."""
     calls: list[tuple[float, float]] = []
     model = timed_model(bundle, calls)
+    if model.max_rows[FULL] < 2 * num_images:
+        raise BundleError(
+            f"{bundle}: its calls take {model.max_rows[FULL]} rows, expected {2 * num_images}; compile again"
+        )
     core = Core(model, CoreConfig())
     samplers = ("ddim", "euler", "euler_a", "dpmpp_2m")
     requests = [
