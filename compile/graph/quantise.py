@@ -5,6 +5,10 @@ queries and keys takes int8 on both sides, since those are the forms that CPUs w
 ONNX Runtime multiply in int8. Everything else stays float32: norms, softmax and the probabilities after it (their
 uint8 grid cannot hold an attention that is spread over hundreds of tokens), the residual stream, convolutions to and
 from latents and pixels, and the layers on the timestep alone, whose few rows cost nothing.
+
+The states of the text, too: their first token is larger than all others by tens (Zhao et al. 2024, MixDQ, arXiv
+2405.17873, section 3.1), so that one grid for all leaves the words of a prompt a few steps. What is linear in a graph
+input keeps float activations, and so do keys made of it; the weights are int8 like all others.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +23,7 @@ from mezzotint.engines.manifest import Precision
 MIN_CHANNELS = 16  # a convolution to or from fewer touches latents or pixels: int8 there costs 2–5 dB and saves nothing
 _UINT8_STEPS, _INT8_STEPS = 255, 127
 _LEAST_WIDTH = 1e-6
+_KEEP_LINEAR = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Mul", "Div", "Cast", "Identity"}
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -64,7 +69,10 @@ def round_activations(model: ModelProto, precision: Precision, ranges: Ranges) -
 def _all_sites(model: ModelProto) -> Iterator[Site]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     before_softmax = {node.input[0] for node in model.graph.node if node.op_type == "Softmax"}
+    of_states = _linear_in_inputs(model)
     for node in model.graph.node:
+        if node.op_type == "MatMul" and not of_states.isdisjoint(node.input):
+            continue
         weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
         if (node.op_type == "Conv" and weight is not None and min(weight[:2]) >= MIN_CHANNELS) or (
             node.op_type == "MatMul" and weight is not None and len(weight) == 2
@@ -73,6 +81,17 @@ def _all_sites(model: ModelProto) -> Iterator[Site]:
         elif node.op_type == "MatMul" and weight is None and node.output[0] in before_softmax:
             yield Site(node, 0, symmetric=True)
             yield Site(node, 1, symmetric=True)
+
+
+def _linear_in_inputs(model: ModelProto) -> set[str]:
+    """Return the model's inputs, and what linear layers on them give, reshaped or scaled."""
+    found = {value.name for value in model.graph.input}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        layer = node.op_type == "MatMul" and node.input[1] in weights
+        if node.input and node.input[0] in found and (layer or node.op_type in _KEEP_LINEAR):
+            found.update(node.output)
+    return found
 
 
 def _pair(model: ModelProto, name: str, covered: tuple[float, float], *, symmetric: bool) -> list[NodeProto]:

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from mezzotint.compile.calibrate import observe
 from mezzotint.compile.graph.quantise import best_range, grid, round_activations, sites
@@ -52,6 +53,28 @@ def test_only_calibrated_precisions_round_activations(source: Path) -> None:
     assert not sites(model, Precision.FP32)
     assert {site.node.op_type for site in sites(model, Precision.INT8_HYBRID)} == {"Conv"}
     assert {site.node.op_type for site in sites(model, Precision.INT8)} == {"Conv", "MatMul"}
+
+
+def test_what_is_linear_in_the_states_of_the_text_keeps_float_activations() -> None:
+    """Keys and values of text are the only layers on a graph input; the keys' product with queries goes with them."""
+    weight = np.ones((8, 8), np.float32)
+    made = {
+        "keys": helper.make_node("MatMul", ["text", "w"], ["keys"]),
+        "turned": helper.make_node("Transpose", ["keys"], ["turned"], perm=[0, 2, 1]),
+        "normed": helper.make_node("LayerNormalization", ["hidden", "s"], ["normed"]),
+        "queries": helper.make_node("MatMul", ["normed", "w"], ["queries"]),
+        "own": helper.make_node("Transpose", ["queries"], ["own"], perm=[0, 2, 1]),
+        "cross": helper.make_node("MatMul", ["queries", "turned"], ["cross"]),
+        "self": helper.make_node("MatMul", ["queries", "own"], ["self"]),
+        "p": helper.make_node("Softmax", ["cross"], ["p"]),
+        "q": helper.make_node("Softmax", ["self"], ["q"]),
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8]) for name in ("text", "hidden")]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 4]) for name in ("p", "q")]
+    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(weight[0], "s")]
+    model = helper.make_model(helper.make_graph(list(made.values()), "attention", inputs, outputs, weights))
+    found = [(site.node.output[0], site.tensor) for site in sites(model, Precision.INT8)]
+    assert found == [("queries", "normed"), ("self", "queries"), ("self", "own")]
 
 
 def test_one_pair_serves_all_who_take_a_tensor(source: Path) -> None:

@@ -22,7 +22,7 @@ from mezzotint.engines.errors import CheckpointError, InvalidRequest, VerifyErro
 from mezzotint.engines.manifest import Component, Manifest, Precision, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from tests.conftest import CACHE, CALIBRATION_PROMPTS
+from tests.conftest import CACHE, CALIBRATION_PROMPTS, EMOJI
 from tests.miniatures import write_tiny_decoder
 
 # torch and diffusers warn of their own insides
@@ -183,9 +183,8 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path, tiny: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"step_cache": 0, "decoder_parts": 2, "tiny_decoder": tiny}
-    wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, **changes)
+def test_int8_is_calibrated_on_what_engines_before_it_give(tmp_path: Path) -> None:
+    wanted = job(EMOJI, tmp_path / "b", precision={"": "int8"}, step_cache=0, decoder_parts=2)
     compile_checkpoint(wanted, lambda _: None)
     manifest = read_manifest(tmp_path / "b")
     rounded = {(e.component, e.variant) for e in manifest.engines if e.precision is Precision.INT8}
