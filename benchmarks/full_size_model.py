@@ -42,7 +42,7 @@ def write_full_sd15(path: Path) -> Path:
 def predict_the_sample(unet: diffusers.UNet2DConditionModel) -> None:
     """Make a random UNet predict its input, at unit size, plus what it computes.
 
-    Noise that is predicted at random lets DDIM's samples grow fifteenfold on their way, which no trained model does, and
+    Noise that is predicted at random lets DDIM's samples grow fifteenfold on their way, as no trained model does, and
     no int8 grid can hold first and last steps then. The input travels through the first skip connection, with both
     signs, since silu(x) - silu(-x) = x; the eight channels that carry it are left alone by all between.
     """
