@@ -39,6 +39,13 @@ def write_full_sd15(path: Path) -> Path:
     return path
 
 
+def write_tiny_decoder(path: Path) -> Path:
+    """Write an AutoencoderTiny of TAESD's architecture, random weights too, to ``path`` and return it."""
+    torch.manual_seed(0)
+    diffusers.AutoencoderTiny().half().save_pretrained(path)
+    return path
+
+
 def predict_the_sample(unet: diffusers.UNet2DConditionModel) -> None:
     """Make a random UNet predict its input, at unit size, plus what it computes.
 
@@ -67,7 +74,11 @@ def predict_the_sample(unet: diffusers.UNet2DConditionModel) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    print(write_full_sd15(parser.parse_args().folder))
+    parser.add_argument("--tiny-decoder", type=Path, help="write an AutoencoderTiny as large as TAESD there as well")
+    options = parser.parse_args()
+    print(write_full_sd15(options.folder))
+    if options.tiny_decoder:
+        print(write_tiny_decoder(options.tiny_decoder))
 
 
 if __name__ == "__main__":
