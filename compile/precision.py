@@ -7,7 +7,7 @@ converted and written one after the other into one file beside the graph, ``<nam
 of its largest weight, not of all.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -53,11 +53,18 @@ class PrecisionStats:
 
 
 def derive(
-    source: Path, target: Path, precision: Precision, backend: str, ranges: Ranges | None = None
+    source: Path,
+    target: Path,
+    precision: Precision,
+    backend: str,
+    ranges: Ranges | None = None,
+    *,
+    unrounded: Collection[str] = (),
 ) -> PrecisionStats:
     """Write the float32 ONNX model ``source`` as ``target`` in another precision, for one backend.
 
-    ``ranges`` are those of the activations that a calibrated precision rounds.
+    ``ranges`` are those of the activations that a calibrated precision rounds; the nodes named in ``unrounded`` keep
+    theirs float.
 
     Raises:
         CompileError: the backend cannot run this precision, or the source cannot be read.
@@ -71,7 +78,7 @@ def derive(
     model = _read(source)
     _forget_origin(model)
     if precision.is_calibrated:
-        _round_activations(model, precision, ranges)
+        _round_activations(model, precision, ranges or {}, unrounded)
     convert = _converter(model, precision, backend)
     try:
         with _DataFile(target) as data:
@@ -89,9 +96,9 @@ def _read(source: Path) -> ModelProto:
         raise CompileError(f"{source}: is no ONNX model that can be read ({error}); export it again") from error
 
 
-def _round_activations(model: ModelProto, precision: Precision, ranges: Ranges | None) -> None:
+def _round_activations(model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str]) -> None:
     try:
-        round_activations(model, precision, ranges or {})
+        round_activations(model, precision, ranges, unrounded)
     except KeyError as error:
         raise CompileError(f"precision {precision}: no range is known of tensor {error}; calibrate first") from None
 

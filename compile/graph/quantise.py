@@ -11,7 +11,7 @@ The states of the text, too: their first token is larger than all others by tens
 input keeps float activations, and so do keys made of it; the weights are int8 like all others.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,13 +49,17 @@ def sites(model: ModelProto, precision: Precision) -> list[Site]:
     return [site for site in _all_sites(model) if precision is Precision.INT8 or site.node.op_type == "Conv"]
 
 
-def round_activations(model: ModelProto, precision: Precision, ranges: Ranges) -> int:
+def round_activations(
+    model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()
+) -> int:
     """Insert a QuantizeLinear and a DequantizeLinear before every site; returns how many sites there are.
+
+    Nodes named in ``unrounded`` are left as they are.
 
     Sites of one tensor share a pair, so that runtimes quantise once. ``ranges`` holds the lowest and highest value
     that each tensor's grid covers. Raises KeyError for a tensor without a range.
     """
-    found = sites(model, precision)
+    found = [site for site in sites(model, precision) if site.node.name not in unrounded]
     pairs: dict[str, list[NodeProto]] = {}
     for site in found:
         name = site.tensor

@@ -1,0 +1,230 @@
+"""``python -m benchmarks.unet_call``: see the package."""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+import benchmarks.unet_call
+from benchmarks.harness import CpuShare, interleaved, publish, table
+from benchmarks.unet_call import operations, variants
+from benchmarks.unet_call.peak import measure_peak
+from benchmarks.unet_call.variants import Variant
+from mezzotint.compile import export
+from mezzotint.compile.checkpoint import load_checkpoint
+from mezzotint.compile.graph.rewrite import REWRITES, Rewrite
+from mezzotint.compile.stages import Stages
+from mezzotint.compile.verify import snr_db
+from mezzotint.engines.bundle import cache_folder
+from mezzotint.engines.manifest import Component, Precision
+
+ROWS = 2
+_LARGEST = 14
+
+Inputs = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one variant took and did: GFLOP counted in its own graph, milliseconds of every timed call."""
+
+    variant: Variant
+    gflop: float
+    int8_gflop: float
+    int8_share: float
+    ms: list[float]
+
+    @property
+    def median_ms(self) -> float:
+        """The median of all timed calls."""
+        return statistics.median(self.ms)
+
+
+def all_variants(rewrites: Sequence[Rewrite] = REWRITES) -> list[Variant]:
+    """Return the rows: fp32 and int8 with ever more rewrites, then what int8 consists of."""
+
+    def is_product(site: Any) -> bool:
+        return bool(site.symmetric)
+
+    rows = [Variant("fp32 as exported", Precision.FP32), Variant("int8 as exported", Precision.INT8)]
+    rows[1:] = [Variant("int8 as exported", Precision.INT8, against="fp32 as exported")]
+    for i, applied in enumerate(rewrites, start=1):
+        rows.append(
+            Variant(f"+ {applied.__name__}", Precision.INT8, tuple(rewrites[:i]), rows[-1].name),
+        )
+    last = rows[-1].name
+    rows += [
+        Variant("fp32, all rewrites", Precision.FP32, tuple(rewrites), "fp32 as exported"),
+        Variant("without int8 queries and keys", Precision.INT8, tuple(rewrites), last, is_product),
+        Variant("int8-hybrid", Precision.INT8_HYBRID, tuple(rewrites), "fp32, all rewrites"),
+        Variant("int8-weights", Precision.INT8_WEIGHTS, tuple(rewrites), "fp32, all rewrites"),
+    ]
+    return rows
+
+
+def inputs_of(model: ov.Model, side: int, tokens: int) -> Inputs:
+    """Return a call of two rows, at one size in latent pixels."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for value in model.inputs:
+        name = value.get_any_name()
+        shape = [ROWS, *(d.get_length() if d.is_static else None for d in list(value.get_partial_shape())[1:])]
+        filled = [d if d is not None else (tokens if name == "text" else side) for d in shape]
+        found[name] = rng.standard_normal(filled, dtype=np.float32)
+    found["timestep"] = np.full(found["timestep"].shape, 500, np.float32)
+    return found
+
+
+def measure_all(rows: Sequence[Variant], exported: Path, side: int, rounds: int, work: Path) -> list[Measured]:
+    """Build every variant, and time them all in turns."""
+    calls: dict[str, Any] = {}
+    counts: dict[str, tuple[float, float, float]] = {}
+    for row in rows:
+        file = variants.make(row, exported, work)
+        inputs = inputs_of(ov.Core().read_model(file), side, 77)
+        model = variants.read(file, inputs)
+        gflop, in_graph = operations.counted(model), operations.rounded(model)
+        compiled = variants.compiled(model)
+        share = operations.int8_share(compiled, gflop, in_graph)
+        total = sum(gflop.values())
+        counts[row.name] = total, total * share, share
+        request = compiled.create_infer_request()
+        calls[row.name] = _caller(request, inputs)
+    times = interleaved(calls, rounds=rounds, warmup=1)
+    return [Measured(row, *counts[row.name], times[row.name]) for row in rows]
+
+
+def _caller(request: ov.InferRequest, inputs: Inputs) -> Any:
+    return lambda: request.infer(dict(inputs), share_inputs=True)
+
+
+def exactness(rewrites: Sequence[Rewrite], exported: Path, side: int, work: Path) -> dict[str, float]:
+    """Return the SNR in dB of fp32 after each rewrite alone, against the graph as exported."""
+    outputs = {}
+    for name, applied in {"": (), **{r.__name__: (r,) for r in rewrites}}.items():
+        file = variants.make(Variant(f"exact {name}", Precision.FP32, applied), exported, work)
+        inputs = inputs_of(ov.Core().read_model(file), side, 77)
+        request = variants.compiled(variants.read(file, inputs)).create_infer_request()
+        outputs[name] = request.infer(dict(inputs))[0].copy()
+    return {name: snr_db(outputs[""], output) for name, output in outputs.items() if name}
+
+
+def profile(row: Variant, exported: Path, side: int, work: Path) -> list[operations.Kind]:
+    """Return where one call of a variant spends its time, by kind of node and kernel."""
+    file = variants.make(row, exported, work)
+    inputs = inputs_of(ov.Core().read_model(file), side, 77)
+    model = variants.read(file, inputs)
+    compiled = variants.compiled(model, profiled=True)
+    request = compiled.create_infer_request()
+    for _ in range(3):
+        request.infer(dict(inputs))
+    return operations.kinds(compiled, request.profiling_info, operations.counted(model))
+
+
+def cells(found: Sequence[Measured], peaks: Mapping[str, float], exact: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a table row for each variant; what is predicted is the work alone, at the machine's peak."""
+    by_name = {m.variant.name: m for m in found}
+    rows = []
+    for m in found:
+        before = by_name.get(m.variant.against)
+        at_peak = _at_peak_ms(m, peaks)
+        ratio = statistics.median(a / b for a, b in zip(m.ms, before.ms, strict=True)) if before else 1.0
+        rows.append(
+            {
+                "UNet": m.variant.name,
+                "against": m.variant.against,
+                "GFLOP": round(m.gflop, 1),
+                "in int8 %": round(100 * m.int8_share, 1),
+                "ms at peak": round(at_peak, 1),
+                "ms": round(m.median_ms, 1),
+                "share of peak %": round(100 * at_peak / m.median_ms),
+                "predicted": round(at_peak / _at_peak_ms(before, peaks), 3) if before else "",
+                "measured": round(ratio, 3) if before else "",
+                "exact, dB": round(exact[m.variant.name[2:]], 1) if m.variant.name[2:] in exact else "",
+            }
+        )
+    return rows
+
+
+def _at_peak_ms(m: Measured, peaks: Mapping[str, float]) -> float:
+    return 1e3 * (m.int8_gflop / peaks["int8"] + (m.gflop - m.int8_gflop) / peaks["fp32"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.unet_call",
+        description=benchmarks.unet_call.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", help="a diffusers folder")
+    parser.add_argument("--name", required=True, help="of the result")
+    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", type=Path, help="where graphs are kept for the next run")
+    options = parser.parse_args()
+    checkpoint = load_checkpoint(options.checkpoint)
+    stages = Stages(cache_folder() / "compile", lambda _event: None)
+    part = export.part(checkpoint, Component.UNET)
+    folder = export.exported(stages, Component.UNET, {"digest": checkpoint.digest}, part)
+    side = options.side // export.latent_factor(checkpoint)
+    del checkpoint, part
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        rows = all_variants()
+        last = next(row for row in rows if row.rewrites == REWRITES)
+        exact = exactness(REWRITES, folder / export.ONNX_FILE, side, work)
+        peaks = {"fp32": measure_peak(int8=False), "int8": measure_peak(int8=True)}
+        with CpuShare() as cpu:
+            found = measure_all(rows, folder / export.ONNX_FILE, side, options.rounds, work)
+        spent = profile(last, folder / export.ONNX_FILE, side, work)
+    report(options, side, found, peaks, exact, spent, cpu.value)
+
+
+def report(
+    options: argparse.Namespace,
+    side: int,
+    found: Sequence[Measured],
+    peaks: Mapping[str, float],
+    exact: Mapping[str, float],
+    spent: Sequence[operations.Kind],
+    cpu: float,
+) -> None:
+    """Write both tables: what each pass gives, and where the time of the last one goes."""
+    at = f"{options.name}, {ROWS} rows of {side}×{side} latents"
+    details = {
+        "peak_gflops": {name: round(value, 1) for name, value in peaks.items()},
+        "cpu_over_wall": cpu,
+        "ms": {m.variant.name: [round(ms, 2) for ms in m.ms] for m in found},
+    }
+    question = (
+        f"What does each pass give to a UNet call? {at}; peak {peaks['fp32']:.0f} GFLOP/s in fp32 and "
+        f"{peaks['int8']:.0f} GOP/s in int8, cpu/wall {cpu}"
+    )
+    publish(f"unet-call-{options.name}-{side}", question, cells(found, peaks, exact), details)
+    total = sum(kind.ms for kind in spent)
+    rows = [
+        {
+            "node": kind.kind,
+            "kernel": kind.kernel,
+            "count": kind.count,
+            "ms": round(kind.ms, 1),
+            "% of the call": round(100 * kind.ms / total, 1),
+            "G(FL)OP": round(kind.gflop, 1),
+            "G(FL)OP/s": round(1e3 * kind.gflop / kind.ms) if kind.gflop and kind.ms else "",
+        }
+        for kind in spent[:_LARGEST]
+    ]
+    question = f"Where does the time of an int8 UNet call go? {at}, all rewrites; one profiled call"
+    publish(f"unet-kinds-{options.name}-{side}", question, rows, {"all": [asdict(kind) for kind in spent]})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

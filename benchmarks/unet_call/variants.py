@@ -1,0 +1,73 @@
+"""The exported UNet after some of the compiler's passes, as models of one fixed shape."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import openvino as ov
+
+from mezzotint.compile.export import ONNX_FILE
+from mezzotint.compile.graph import quantise, rewrite
+from mezzotint.compile.precision import derive
+from mezzotint.engines.manifest import Precision
+
+CONFIG: dict[str, Any] = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+    "NUM_STREAMS": 1,
+}
+NOMINAL_RANGE = (-4.0, 8.0)  # of every activation: a range changes no time, as long as its zero point is not 0
+
+Keep = Callable[[quantise.Site], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row: a precision, the rewrites before it, and what of int8 is left out.
+
+    Attributes:
+        name: what the row says.
+        against: the row that its gain is counted from; empty where there is none.
+        in_float: sites that keep float activations, though the precision rounds them.
+    """
+
+    name: str
+    precision: Precision
+    rewrites: tuple[rewrite.Rewrite, ...] = ()
+    against: str = ""
+    in_float: Keep = field(default=lambda _site: False)
+
+
+def make(variant: Variant, exported: Path, work: Path) -> Path:
+    """Return the variant's ONNX graph, derived with one nominal range for all activations."""
+    folder = work / variant.name.replace(" ", "-").replace("+", "and")
+    target = folder / ONNX_FILE
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        source = folder / "rewritten.onnx"
+        rewrite.rewrite(exported, source, variant.rewrites)
+        sites = quantise.sites(onnx.load(source, load_external_data=False), variant.precision)
+        unrounded = frozenset(site.node.name for site in sites if variant.in_float(site))
+        ranges = {site.tensor: NOMINAL_RANGE for site in sites}
+        derive(source, target, variant.precision, "openvino", ranges, unrounded=unrounded)
+        for file in folder.glob(f"{source.name}*"):
+            file.unlink()
+    return target
+
+
+def read(file: Path, inputs: Mapping[str, npt.NDArray[np.float32]]) -> ov.Model:
+    """Return the model with the shapes of ``inputs``."""
+    model = ov.Core().read_model(file)
+    model.reshape({value: ov.PartialShape(list(inputs[value.get_any_name()].shape)) for value in model.inputs})
+    return model
+
+
+def compiled(model: ov.Model, *, profiled: bool = False) -> ov.CompiledModel:
+    """Compile for the CPU, in all cores."""
+    return ov.Core().compile_model(model, "CPU", CONFIG | ({"PERF_COUNT": True} if profiled else {}))
