@@ -34,8 +34,11 @@ def precisions(job: CompileJob, component: Component) -> list[Precision]:
     if component is Component.VAE_ENCODER:
         return [Precision.FP32]  # nothing calls it often enough to be worth a timing
     found = get_backend(job.backend).precisions(job.device)
-    left_out = {Precision.INT8_HYBRID} if component in CALIBRATED else {Precision.INT8_HYBRID, Precision.INT8}
-    return [precision for precision in found if precision not in left_out]
+    return [
+        precision
+        for precision in found
+        if precision is not Precision.INT8_HYBRID and (component in CALIBRATED or not precision.is_calibrated)
+    ]
 
 
 def is_calibrated(job: CompileJob) -> bool:

@@ -71,8 +71,10 @@ def derive(
     """
     if backend not in _BACKENDS:
         raise CompileError(f"backend {backend!r}: there are precision passes for {', '.join(_BACKENDS)} only")
-    if precision is Precision.BF16 and backend == "onnxruntime":
-        raise CompileError("precision bf16: onnxruntime's CPU provider has no bfloat16 kernels; use fp32, fp16 or int8")
+    if precision in (Precision.BF16, Precision.INT8_BF16) and backend == "onnxruntime":
+        raise CompileError(
+            f"precision {precision}: onnxruntime's CPU provider has no bfloat16 kernels; use fp32, fp16 or int8"
+        )
     if source.resolve() == target.resolve():
         raise CompileError(f"{target}: is the export itself; write the {precision} model to another file")
     model = _read(source)
@@ -116,7 +118,9 @@ def _converter(model: ModelProto, precision: Precision, backend: str) -> _Conver
     match precision, backend:
         case Precision.FP32, _:
             return _unchanged
-        case ((Precision.INT8 | Precision.INT8_HYBRID | Precision.INT8_WEIGHTS), _):
+        case Precision.INT8_WEIGHTS, _:
+            return _int8_weights(model)
+        case _ if precision.is_calibrated:
             return _int8_weights(model)
         case Precision.FP16, "onnxruntime":
             return _retyped(to_float16_graph(model))

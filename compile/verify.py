@@ -22,9 +22,10 @@ from mezzotint.engines.variants import title
 # whose weights are 5 % too large: rounding stays above it, a wrong graph below (table: docs/compile.md).
 _DEFAULT = ""
 _COMMON = {Precision.FP32: 70.0, Precision.FP16: 35.0, Precision.BF16: 20.0, Precision.INT8_WEIGHTS: 24.0}
+_CALIBRATED = tuple(precision for precision in Precision if precision.is_calibrated)
 _FLOOR_DB: Mapping[str, Mapping[Precision, float]] = {
-    _DEFAULT: _COMMON | {Precision.INT8: 16.0, Precision.INT8_HYBRID: 16.0},
-    Component.VAE_DECODER: _COMMON | {Precision.INT8: 20.0, Precision.INT8_HYBRID: 20.0},
+    _DEFAULT: _COMMON | dict.fromkeys(_CALIBRATED, 16.0),
+    Component.VAE_DECODER: _COMMON | dict.fromkeys(_CALIBRATED, 20.0),
     Component.TEXT_ENCODER: {
         Precision.FP32: 70.0,
         Precision.FP16: 40.0,

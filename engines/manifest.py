@@ -30,7 +30,8 @@ class Component(StrEnum):
 class Precision(StrEnum):
     """How an engine stores its weights and computes.
 
-    ``int8`` multiplies int8 weights with 8-bit activations; ``int8-hybrid`` does so in convolutions alone;
+    ``int8`` multiplies int8 weights with 8-bit activations; ``int8-bf16`` too, and computes all else in bfloat16
+    instead of float32; ``int8-hybrid`` multiplies so in convolutions alone;
     ``int8-weights`` stores weights as int8 and leaves activations as they are.
     """
 
@@ -38,13 +39,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_BF16 = "int8-bf16"
     INT8_HYBRID = "int8-hybrid"
     INT8_WEIGHTS = "int8-weights"
 
     @property
     def is_calibrated(self) -> bool:
         """Whether it rounds activations, and so needs to know their ranges."""
-        return self in (Precision.INT8, Precision.INT8_HYBRID)
+        return self in (Precision.INT8, Precision.INT8_BF16, Precision.INT8_HYBRID)
 
 
 class _Strict(BaseModel):

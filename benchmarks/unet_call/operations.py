@@ -75,19 +75,15 @@ def kinds(compiled: ov.CompiledModel, profile: Iterable[Any], gflop: Mapping[str
 
 
 def int8_share(compiled: ov.CompiledModel, gflop: Mapping[str, float], in_graph: set[str]) -> float:
-    """Return the share of a model's GFLOP that the runtime multiplies in int8, 0 to 1.
+    """Return the share of a model's GFLOP that is multiplied in int8, 0 to 1: rounded in the graph and by the runtime.
 
-    A node's own precision says so; inside a fused attention, which has none, the graph does.
+    A fused attention is one node, int8 by its own account, whose second product is not.
     """
     done = 0.0
     for node in compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
-        names = _originals(info)
-        fused = str(info["layerType"].value) == "Subgraph" if "layerType" in info else False
-        precise = str(info["runtimePrecision"].value).lower() if "runtimePrecision" in info else ""
-        for name in names:
-            if precise in _EIGHT_BITS or (fused and name in in_graph):
-                done += gflop.get(name, 0.0)
+        if "runtimePrecision" in info and str(info["runtimePrecision"].value).lower() in _EIGHT_BITS:
+            done += sum(gflop.get(name, 0.0) for name in _originals(info) if name in in_graph)
     return done / sum(gflop.values())
 
 

@@ -46,12 +46,11 @@ def sites(model: ModelProto, precision: Precision) -> list[Site]:
     """Return what a precision rounds, in the order of the graph; nothing for those that keep activations."""
     if not precision.is_calibrated:
         return []
-    return [site for site in _all_sites(model) if precision is Precision.INT8 or site.node.op_type == "Conv"]
+    convolutions_alone = precision is Precision.INT8_HYBRID
+    return [site for site in _all_sites(model) if not convolutions_alone or site.node.op_type == "Conv"]
 
 
-def round_activations(
-    model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()
-) -> int:
+def round_activations(model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()) -> int:
     """Insert a QuantizeLinear and a DequantizeLinear before every site; returns how many sites there are.
 
     Nodes named in ``unrounded`` are left as they are.

@@ -23,7 +23,8 @@ from mezzotint.engines.rows import call_in_parts
 
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them, and float16
 # weights where it has no float16: the hint alone would give bfloat16 there, which is 30 dB further from the checkpoint.
-_HINT = {Precision.FP16: "f16", Precision.BF16: "bf16"}
+_HINT = {Precision.FP16: "f16", Precision.BF16: "bf16", Precision.INT8_BF16: "bf16"}
+_KEPT_FLOAT = {"HYBRID", "WEIGHTS"}  # what a precision's name says of activations, which is no capability
 _MAX_SHAPES = 16  # compiled shapes kept at once; each holds its own packed weights
 
 _Shapes = tuple[tuple[int, ...], ...]
@@ -137,8 +138,8 @@ class OpenVINOBackend:
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Return the precisions that a device has kernels for, fp32 first."""
-        capabilities = self._core.get_property(self._found(device or "CPU"), "OPTIMIZATION_CAPABILITIES")
-        return tuple(precision for precision in Precision if precision.name.partition("_")[0] in capabilities)
+        kernels = {*self._core.get_property(self._found(device or "CPU"), "OPTIMIZATION_CAPABILITIES"), *_KEPT_FLOAT}
+        return tuple(precision for precision in Precision if kernels.issuperset(precision.name.split("_")))
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> OpenVINOEngine:
         """Load one engine; its shapes are compiled when first called."""
