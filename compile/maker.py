@@ -11,7 +11,7 @@ from mezzotint.compile.graph import quantise
 from mezzotint.compile.job import CompileJob
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
-from mezzotint.compile.targets import Target
+from mezzotint.compile.targets import Target, with_channels_last_norms
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import CompileError, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Measured, Precision
@@ -142,7 +142,10 @@ class Maker:
         return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
 
     def _derive(self, target: Target, value: Precision) -> StageResult:
-        ranges = self._calibration.ranges(target) if self._calibration and value.is_calibrated else None
+        ranges = None
+        if self._calibration and value.is_calibrated:
+            ranges = self._calibration.ranges(target)
+            target = with_channels_last_norms(target, self._stages)
 
         def work(folder: Path) -> dict[str, Any]:
             file = folder / f"{target.name}.onnx"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile.export import ONNX_FILE, Part
-from mezzotint.compile.graph import cut, decoder, modules, rewrite, step_cache
+from mezzotint.compile.graph import cut, decoder, modules, nodes, norms, rewrite, step_cache
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
 from mezzotint.engines.variants import FULL, SHALLOW, stem
@@ -62,10 +62,23 @@ def rewritten(name: str, exported: Path, stages: Stages) -> Path:
 
     inputs = {
         "source": exported.name,
-        "code": code_digest(rewrite),
+        "code": code_digest(rewrite, nodes),
         "onnx_ir": importlib.metadata.version("onnx_ir"),
     }
     return stages.run(f"rewrite {name}", inputs, work).folder
+
+
+def with_channels_last_norms(target: Target, stages: Stages) -> Target:
+    """Return the target with its group norms as int8 engines run them fastest."""
+
+    def work(folder: Path) -> dict[str, int]:
+        model = cut.read(target.onnx)
+        count = norms.channels_last_norms(model)
+        cut.write(model, target.onnx, folder / ONNX_FILE)
+        return {"norms": count}
+
+    folder = stages.run(f"norms {target.name}", _cut_inputs(target, norms), work).folder
+    return replace(target, folder=folder, file=ONNX_FILE)
 
 
 def with_step_cache(unet: Target, module: str, stages: Stages) -> list[Target]:
@@ -127,6 +140,6 @@ def _axis(whole: Target, name: str) -> AxisRange:
 def _cut_inputs(target: Target, how: Any) -> dict[str, Any]:
     return {
         "source": target.source,
-        "code": code_digest(cut, modules, how),
+        "code": code_digest(cut, modules, nodes, how),
         "onnx_ir": importlib.metadata.version("onnx_ir"),
     }

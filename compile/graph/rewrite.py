@@ -7,11 +7,13 @@ shape of the graph, and where it is not found does nothing.
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from mezzotint.compile.graph.nodes import array_of, is_weight, new_node, new_weight, nodes_of, producer
 
 Rewrite: TypeAlias = Callable[[ir.Model], int]
 
@@ -27,19 +29,19 @@ def split_gated_units(model: ir.Model) -> int:
     GEGLU (Shazeer 2020, arXiv 2002.05202, equation 6): ``Split(x W + b)`` becomes ``x W₁ + b₁`` and ``x W₂ + b₂``.
     """
     count = 0
-    for split in _nodes(model, "Split"):
-        bias = _producer(split.inputs[0], "Add")
-        product = _producer(bias.inputs[0], "MatMul") if bias else None
-        if not (bias and product) or not (_is_weight(bias.inputs[1]) and _is_weight(product.inputs[1])):
+    for split in nodes_of(model, "Split"):
+        bias = producer(split.inputs[0], "Add")
+        product = producer(bias.inputs[0], "MatMul") if bias else None
+        if not (bias and product) or not (is_weight(bias.inputs[1]) and is_weight(product.inputs[1])):
             continue
         if len(split.outputs) != 2 or not _is_last_axis(split):
             continue
-        weights, biases = np.split(_array(product.inputs[1]), 2, axis=1), np.split(_array(bias.inputs[1]), 2)
+        weights, biases = np.split(array_of(product.inputs[1]), 2, axis=1), np.split(array_of(bias.inputs[1]), 2)
         for half, (output, weight, shift) in enumerate(zip(split.outputs, weights, biases, strict=True)):
-            kernel = _weight(model, f"{_named(product, 1)}.half{half}", weight)
-            offset = _weight(model, f"{_named(bias, 1)}.half{half}", shift)
-            linear = _node("MatMul", [product.inputs[0], kernel], product, f"{output.name}.product")
-            added = _node("Add", [linear.outputs[0], offset], bias, f"{output.name}.half", like=output)
+            kernel = new_weight(model, f"{_named(product, 1)}.half{half}", weight)
+            offset = new_weight(model, f"{_named(bias, 1)}.half{half}", shift)
+            linear = new_node("MatMul", [product.inputs[0], kernel], product, f"{output.name}.product")
+            added = new_node("Add", [linear.outputs[0], offset], bias, f"{output.name}.half", like=output)
             model.graph.insert_before(split, [linear, added])
             output.replace_all_uses_with(added.outputs[0])
         _drop(model, split, bias, product)
@@ -54,10 +56,12 @@ def split_shortcuts(model: ir.Model) -> int:
     section 4.2), so that in int8 each takes a scale of its own.
     """
     count = 0
-    for convolution in _nodes(model, "Conv"):
-        joined = _producer(convolution.inputs[0], "Concat")
+    for convolution in nodes_of(model, "Conv"):
+        joined = producer(convolution.inputs[0], "Concat")
         weight = convolution.inputs[1]
-        if joined is None or not _is_weight(weight) or _array(weight).shape[2:] != (1, 1) or not _is_plain(convolution):
+        if joined is None or not is_weight(weight) or not _is_plain(convolution):
+            continue
+        if array_of(weight).shape[2:] != (1, 1):
             continue
         channels = [
             value.shape[1] if value is not None and value.shape is not None else None for value in joined.inputs
@@ -67,14 +71,14 @@ def split_shortcuts(model: ir.Model) -> int:
         ends = np.cumsum([0, *channels])
         parts = []
         for i, (value, (first, end)) in enumerate(zip(joined.inputs, pairwise(ends), strict=True)):
-            kernel = _weight(model, f"{_named(convolution, 1)}.part{i}", _array(weight)[:, first:end])
+            kernel = new_weight(model, f"{_named(convolution, 1)}.part{i}", array_of(weight)[:, first:end])
             inputs = [value, kernel, *(convolution.inputs[2:] if i == 0 else ())]
             parts.append(_convolution(inputs, convolution, f"{convolution.outputs[0].name}.part{i}", (1, 1), (0,) * 4))
         total = parts[0].outputs[0]
         nodes: list[ir.Node] = list(parts)
         for i, part in enumerate(parts[1:], start=1):
             name = f"{convolution.outputs[0].name}.sum{i}"
-            nodes.append(_node("Add", [total, part.outputs[0]], convolution, name, like=convolution.outputs[0]))
+            nodes.append(new_node("Add", [total, part.outputs[0]], convolution, name, like=convolution.outputs[0]))
             total = nodes[-1].outputs[0]
         _replace(model, convolution, nodes)
         _drop(model, joined)
@@ -90,26 +94,26 @@ def upsample_by_phases(model: ir.Model) -> int:
     interleaved by DepthToSpace. Zero padding stays exact.
     """
     count = 0
-    for resize in _nodes(model, "Resize"):
+    for resize in nodes_of(model, "Resize"):
         users = resize.outputs[0].consumers()
         if len(users) != 1 or users[0].op_type != "Conv" or not _doubles(resize):
             continue
         convolution = users[0]
         weight = convolution.inputs[1]
-        if not _is_weight(weight) or _array(weight).shape[2:] != (3, 3) or not _is_plain(convolution, pad=1):
+        if not is_weight(weight) or array_of(weight).shape[2:] != (3, 3) or not _is_plain(convolution, pad=1):
             continue
-        kernels = _array(weight)
+        kernels = array_of(weight)
         phases = []
         for row, column in _PHASES:
             name = f"{_named(convolution, 1)}.phase{row}{column}"
-            inputs = [resize.inputs[0], _weight(model, name, _phase(kernels, row, column)), *convolution.inputs[2:]]
+            inputs = [resize.inputs[0], new_weight(model, name, _phase(kernels, row, column)), *convolution.inputs[2:]]
             pads = (1 - row, 1 - column, row, column)
             name = f"{convolution.outputs[0].name}.phase{row}{column}"
             phases.append(_convolution(inputs, convolution, name, (2, 2), pads))
-        joined = _node(
+        joined = new_node(
             "Concat", [p.outputs[0] for p in phases], convolution, f"{convolution.outputs[0].name}.phases", axis=1
         )
-        woven = _node(
+        woven = new_node(
             "DepthToSpace", joined.outputs, convolution, "", like=convolution.outputs[0], blocksize=2, mode="DCR"
         )
         woven.outputs[0].name = f"{convolution.outputs[0].name}.woven"
@@ -137,26 +141,6 @@ def _phase(kernels: npt.NDArray[np.float32], row: int, column: int) -> npt.NDArr
     """Return float32 [out, in, 2, 2]: the taps of [out, in, 3, 3] that meet the same pixel, added up."""
     rows = np.stack([kernels[:, :, list(taps), :].sum(axis=2) for taps in _TAPS[row]], axis=2)
     return np.stack([rows[:, :, :, list(taps)].sum(axis=3) for taps in _TAPS[column]], axis=3)
-
-
-def _nodes(model: ir.Model, op_type: str) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type == op_type]
-
-
-def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """Return the node that makes ``value``, if it is of that type."""
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == op_type else None
-
-
-def _is_weight(value: ir.Value | None) -> bool:
-    return value is not None and value.is_initializer() and value.const_value is not None
-
-
-def _array(value: ir.Value | None) -> npt.NDArray[Any]:
-    if value is None or value.const_value is None:
-        raise ValueError(f"{value} is no weight")
-    return value.const_value.numpy()
 
 
 def _named(node: ir.Node, index: int) -> str:
@@ -190,42 +174,16 @@ def _doubles(resize: ir.Node) -> bool:
         if attribute.type is ir.AttributeType.STRING
     }
     scales = resize.inputs[2] if len(resize.inputs) > 2 else None
-    if text.get("mode", "nearest") != "nearest" or not _is_weight(scales):
+    if text.get("mode", "nearest") != "nearest" or not is_weight(scales):
         return False
     exact = text.get("coordinate_transformation_mode") == "asymmetric" and text.get("nearest_mode") == "floor"
-    return exact and _array(scales).tolist() == [1.0, 1.0, 2.0, 2.0]
-
-
-def _weight(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Add a weight to the model."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
-
-
-def _node(
-    op_type: str,
-    inputs: Iterable[ir.Value | None],
-    origin: ir.Node,
-    name: str,
-    *,
-    like: ir.Value | None = None,
-    **attributes: Any,
-) -> ir.Node:
-    """Return a node of one output that counts as part of ``origin``'s torch module."""
-    node = ir.node(op_type, list(inputs), attributes=attributes)
-    node.metadata_props.update(origin.metadata_props)
-    node.outputs[0].name = name
-    if like is not None:
-        node.outputs[0].shape, node.outputs[0].type = like.shape, like.type
-    return node
+    return exact and array_of(scales).tolist() == [1.0, 1.0, 2.0, 2.0]
 
 
 def _convolution(
     inputs: Iterable[ir.Value | None], origin: ir.Node, name: str, kernel: tuple[int, ...], pads: tuple[int, ...]
 ) -> ir.Node:
-    return _node("Conv", inputs, origin, name, kernel_shape=kernel, pads=pads, strides=(1, 1))
+    return new_node("Conv", inputs, origin, name, kernel_shape=kernel, pads=pads, strides=(1, 1))
 
 
 def _replace(model: ir.Model, old: ir.Node, nodes: list[ir.Node]) -> None:
