@@ -39,6 +39,7 @@ from mezzotint.engines.manifest import Component, Precision
 
 ROWS = 2
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_ROOT = "unet."  # the module that is exported
 _HELD_OUT = slice(16, 32)  # prompts after those that calibration takes
 _INSIDE_A_BLOCK = re.compile(r"(resnets|attentions|transformer_blocks|upsamplers|downsamplers)\.\d+\.?")
 _PRICED = 12
@@ -85,8 +86,8 @@ def groups(model: onnx.ModelProto) -> list[Group]:
 def position_and_kind(node: onnx.NodeProto) -> str:
     """Return where a layer is and what it is, from the path of its torch module; numbers of its like are left out."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
-    path = next((scope for scope in reversed(ast.literal_eval(notes.get(_SCOPES, "[]"))) if scope), "")
-    parts = path.removeprefix("unet.").split(".")
+    paths = [scope for scope in ast.literal_eval(notes.get(_SCOPES, "[]")) if scope.startswith(_ROOT)]
+    parts = (paths[-1] if paths else node.name).removeprefix(_ROOT).split(".")
     length = 2 if parts[0].endswith("_blocks") else 1
     position, rest = ".".join(parts[:length]), ".".join(parts[length:])
     return f"{position} {_INSIDE_A_BLOCK.sub('', rest)}".strip()

@@ -74,6 +74,7 @@ def with_channels_last_norms(target: Target, stages: Stages) -> Target:
     def work(folder: Path) -> dict[str, int]:
         model = cut.read(target.onnx)
         count = norms.channels_last_norms(model)
+        nodes.drop_unused_weights(model)
         cut.write(model, target.onnx, folder / ONNX_FILE)
         return {"norms": count}
 

@@ -62,3 +62,10 @@ def new_node(
     if like is not None:
         node.outputs[0].shape, node.outputs[0].type = like.shape, like.type
     return node
+
+
+def drop_unused_weights(model: ir.Model) -> None:
+    """Forget the weights that no node takes any more."""
+    weights = model.graph.initializers
+    for name in [name for name, value in weights.items() if not value.consumers() and not value.is_graph_output()]:
+        del weights[name]

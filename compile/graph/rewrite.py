@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from mezzotint.compile.graph.nodes import array_of, is_weight, new_node, new_weight, nodes_of, producer
+from mezzotint.compile.graph.nodes import (
+    array_of,
+    drop_unused_weights,
+    is_weight,
+    new_node,
+    new_weight,
+    nodes_of,
+    producer,
+)
 
 Rewrite: TypeAlias = Callable[[ir.Model], int]
 
@@ -130,9 +138,7 @@ def rewrite(source: Path, target: Path, rewrites: Iterable[Rewrite] = REWRITES) 
     """Write the model ``source`` as ``target`` after ``rewrites``; returns how often each applied."""
     model = ir.load(source)
     counts = {apply.__name__: apply(model) for apply in rewrites}
-    weights = model.graph.initializers
-    for name in [name for name, value in weights.items() if not value.consumers() and not value.is_graph_output()]:
-        del weights[name]
+    drop_unused_weights(model)
     ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=_EXTERNAL_BYTES)
     return counts
 
