@@ -40,6 +40,8 @@ from mezzotint.engines.manifest import Component, Precision
 ROWS = 2
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "unet."  # the module that is exported
+# A linear layer on float activations and int8 weights would round them, group by group, in the call.
+_NO_ROUNDING_OF_ITS_OWN = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 _HELD_OUT = slice(16, 32)  # prompts after those that calibration takes
 _INSIDE_A_BLOCK = re.compile(r"(resnets|attentions|transformer_blocks|upsamplers|downsamplers)\.\d+\.?")
 _PRICED = 12
@@ -67,7 +69,8 @@ class Source:
         """Return a request for one call, of int8 with float activations in the nodes named."""
         target = work / "model.onnx"
         derive(self.onnx, target, Precision.INT8, "openvino", self.ranges, unrounded=unrounded)
-        return variants.compiled(variants.read(target, self.calls[0])).create_infer_request()
+        model = variants.read(target, self.calls[0])
+        return variants.compiled(model, **_NO_ROUNDING_OF_ITS_OWN).create_infer_request()
 
     def outputs(self, unrounded: Collection[str], work: Path) -> npt.NDArray[np.float64]:
         """Return the outputs of all calls, float64 [calls, rows, …]."""

@@ -121,7 +121,7 @@ def profile(row: Variant, exported: Path, side: int, work: Path) -> list[operati
     file = variants.make(row, exported, work)
     inputs = inputs_of(ov.Core().read_model(file), side, 77)
     model = variants.read(file, inputs)
-    compiled = variants.compiled(model, profiled=True)
+    compiled = variants.compiled(model, PERF_COUNT=True)
     request = compiled.create_infer_request()
     for _ in range(3):
         request.infer(dict(inputs))
