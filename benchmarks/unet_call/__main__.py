@@ -13,12 +13,13 @@ import numpy.typing as npt
 import openvino as ov
 
 import benchmarks.unet_call
-from benchmarks.harness import CpuShare, interleaved, publish, table
+from benchmarks.harness import CpuShare, interleaved, publish
 from benchmarks.unet_call import operations, variants
-from benchmarks.unet_call.peak import measure_peak
+from benchmarks.unet_call.peak import measure_peaks
 from benchmarks.unet_call.variants import Variant
 from mezzotint.compile import export
 from mezzotint.compile.checkpoint import load_checkpoint
+from mezzotint.compile.graph.norms import channels_last_norms
 from mezzotint.compile.graph.rewrite import REWRITES, Rewrite
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.verify import snr_db
@@ -26,6 +27,8 @@ from mezzotint.engines.bundle import cache_folder
 from mezzotint.engines.manifest import Component, Precision
 
 ROWS = 2
+PASSES = (*REWRITES, channels_last_norms)  # in the compiler's order; the last one is for int8 alone
+TOKENS = 77
 _LARGEST = 14
 
 Inputs = Mapping[str, npt.NDArray[np.float32]]
@@ -33,13 +36,14 @@ Inputs = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one variant took and did: GFLOP counted in its own graph, milliseconds of every timed call."""
+    """What one variant took and did: GFLOP counted in its own graph, milliseconds of each call and of the other's."""
 
     variant: Variant
     gflop: float
     int8_gflop: float
     int8_share: float
     ms: list[float]
+    against_ms: list[float]
 
     @property
     def median_ms(self) -> float:
@@ -47,26 +51,27 @@ class Measured:
         return statistics.median(self.ms)
 
 
-def all_variants(rewrites: Sequence[Rewrite] = REWRITES) -> list[Variant]:
+def all_variants(rewrites: Sequence[Rewrite] = PASSES) -> list[Variant]:
     """Return the rows: fp32 and int8 with ever more rewrites, then what int8 consists of."""
 
     def is_product(site: Any) -> bool:
         return bool(site.symmetric)
 
-    rows = [Variant("fp32 as exported", Precision.FP32), Variant("int8 as exported", Precision.INT8)]
-    rows[1:] = [Variant("int8 as exported", Precision.INT8, against="fp32 as exported")]
+    rows = [Variant("int8 as exported", Precision.INT8, against="fp32 as exported")]
     for i, applied in enumerate(rewrites, start=1):
-        rows.append(
-            Variant(f"+ {applied.__name__}", Precision.INT8, tuple(rewrites[:i]), rows[-1].name),
-        )
-    last = rows[-1].name
+        rows.append(Variant(f"+ {applied.__name__}", Precision.INT8, tuple(rewrites[:i]), rows[-1].name))
+    last, plain = rows[-1].name, tuple(REWRITES)
+    floats = "fp32, rewrites"
     rows += [
-        Variant("fp32, all rewrites", Precision.FP32, tuple(rewrites), "fp32 as exported"),
-        Variant("without int8 queries and keys", Precision.INT8, tuple(rewrites), last, is_product),
-        Variant("int8-hybrid", Precision.INT8_HYBRID, tuple(rewrites), "fp32, all rewrites"),
-        Variant("int8-weights", Precision.INT8_WEIGHTS, tuple(rewrites), "fp32, all rewrites"),
+        Variant("int8-bf16, all of them", Precision.INT8_BF16, tuple(rewrites), last),
+        Variant("int8 without queries and keys", Precision.INT8, tuple(rewrites), last, is_product),
+        Variant(floats, Precision.FP32, plain, "fp32 as exported"),
+        Variant("bf16, rewrites", Precision.BF16, plain, floats),
+        Variant("int8-hybrid, all of them", Precision.INT8_HYBRID, tuple(rewrites), floats),
+        Variant("int8-weights, rewrites", Precision.INT8_WEIGHTS, plain, floats),
+        Variant("int8, all of them", Precision.INT8, tuple(rewrites), floats),
     ]
-    return rows
+    return [Variant("fp32 as exported", Precision.FP32), *rows]
 
 
 def inputs_of(model: ov.Model, side: int, tokens: int) -> Inputs:
@@ -83,25 +88,34 @@ def inputs_of(model: ov.Model, side: int, tokens: int) -> Inputs:
 
 
 def measure_all(rows: Sequence[Variant], exported: Path, side: int, rounds: int, work: Path) -> list[Measured]:
-    """Build every variant, and time them all in turns."""
-    calls: dict[str, Any] = {}
-    counts: dict[str, tuple[float, float, float]] = {}
+    """Build every variant and time it in turns with the one that its gain is counted from.
+
+    Two are loaded at a time, since a large model's variants would not fit into memory together.
+    """
+    by_name = {row.name: row for row in rows}
+    found = []
     for row in rows:
         file = variants.make(row, exported, work)
-        inputs = inputs_of(ov.Core().read_model(file), side, 77)
+        inputs = inputs_of(ov.Core().read_model(file), side, TOKENS)
         model = variants.read(file, inputs)
         gflop, in_graph = operations.counted(model), operations.rounded(model)
-        compiled = variants.compiled(model)
+        compiled = variants.compiled(model, **row.properties)
         share = operations.int8_share(compiled, gflop, in_graph)
+        calls = {row.name: _caller(compiled, inputs)}
+        if row.against:
+            before = by_name[row.against]
+            other = variants.read(variants.make(before, exported, work), inputs)
+            calls[before.name] = _caller(variants.compiled(other, **before.properties), inputs)
+        del model
+        times = interleaved(calls, rounds=rounds, warmup=1)
         total = sum(gflop.values())
-        counts[row.name] = total, total * share, share
-        request = compiled.create_infer_request()
-        calls[row.name] = _caller(request, inputs)
-    times = interleaved(calls, rounds=rounds, warmup=1)
-    return [Measured(row, *counts[row.name], times[row.name]) for row in rows]
+        found.append(Measured(row, total, total * share, share, times[row.name], times.get(row.against, [])))
+        print(f"{row.name}: {found[-1].median_ms:.1f} ms", flush=True)
+    return found
 
 
-def _caller(request: ov.InferRequest, inputs: Inputs) -> Any:
+def _caller(compiled: ov.CompiledModel, inputs: Inputs) -> Any:
+    request = compiled.create_infer_request()
     return lambda: request.infer(dict(inputs), share_inputs=True)
 
 
@@ -110,7 +124,7 @@ def exactness(rewrites: Sequence[Rewrite], exported: Path, side: int, work: Path
     outputs = {}
     for name, applied in {"": (), **{r.__name__: (r,) for r in rewrites}}.items():
         file = variants.make(Variant(f"exact {name}", Precision.FP32, applied), exported, work)
-        inputs = inputs_of(ov.Core().read_model(file), side, 77)
+        inputs = inputs_of(ov.Core().read_model(file), side, TOKENS)
         request = variants.compiled(variants.read(file, inputs)).create_infer_request()
         outputs[name] = request.infer(dict(inputs))[0].copy()
     return {name: snr_db(outputs[""], output) for name, output in outputs.items() if name}
@@ -119,9 +133,9 @@ def exactness(rewrites: Sequence[Rewrite], exported: Path, side: int, work: Path
 def profile(row: Variant, exported: Path, side: int, work: Path) -> list[operations.Kind]:
     """Return where one call of a variant spends its time, by kind of node and kernel."""
     file = variants.make(row, exported, work)
-    inputs = inputs_of(ov.Core().read_model(file), side, 77)
+    inputs = inputs_of(ov.Core().read_model(file), side, TOKENS)
     model = variants.read(file, inputs)
-    compiled = variants.compiled(model, PERF_COUNT=True)
+    compiled = variants.compiled(model, PERF_COUNT=True, **row.properties)
     request = compiled.create_infer_request()
     for _ in range(3):
         request.infer(dict(inputs))
@@ -135,7 +149,7 @@ def cells(found: Sequence[Measured], peaks: Mapping[str, float], exact: Mapping[
     for m in found:
         before = by_name.get(m.variant.against)
         at_peak = _at_peak_ms(m, peaks)
-        ratio = statistics.median(a / b for a, b in zip(m.ms, before.ms, strict=True)) if before else 1.0
+        ratio = statistics.median(a / b for a, b in zip(m.ms, m.against_ms, strict=True)) if before else 1.0
         rows.append(
             {
                 "UNet": m.variant.name,
@@ -154,7 +168,8 @@ def cells(found: Sequence[Measured], peaks: Mapping[str, float], exact: Mapping[
 
 
 def _at_peak_ms(m: Measured, peaks: Mapping[str, float]) -> float:
-    return 1e3 * (m.int8_gflop / peaks["int8"] + (m.gflop - m.int8_gflop) / peaks["fp32"])
+    rest = peaks["bf16" if "bf16" in m.variant.precision else "fp32"]
+    return 1e3 * (m.int8_gflop / peaks["int8"] + (m.gflop - m.int8_gflop) / rest)
 
 
 def main() -> None:
@@ -178,9 +193,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         rows = all_variants()
-        last = next(row for row in rows if row.rewrites == REWRITES)
-        exact = exactness(REWRITES, folder / export.ONNX_FILE, side, work)
-        peaks = {"fp32": measure_peak(int8=False), "int8": measure_peak(int8=True)}
+        last = next(row for row in rows if row.precision is Precision.INT8_BF16)
+        exact = exactness(PASSES, folder / export.ONNX_FILE, side, work)
+        peaks = measure_peaks()
         with CpuShare() as cpu:
             found = measure_all(rows, folder / export.ONNX_FILE, side, options.rounds, work)
         spent = profile(last, folder / export.ONNX_FILE, side, work)
@@ -204,8 +219,8 @@ def report(
         "ms": {m.variant.name: [round(ms, 2) for ms in m.ms] for m in found},
     }
     question = (
-        f"What does each pass give to a UNet call? {at}; peak {peaks['fp32']:.0f} GFLOP/s in fp32 and "
-        f"{peaks['int8']:.0f} GOP/s in int8, cpu/wall {cpu}"
+        f"What does each pass give to a UNet call? {at}; peak {peaks['fp32']:.0f} GFLOP/s in fp32, "
+        f"{peaks['bf16']:.0f} in bf16, {peaks['int8']:.0f} GOP/s in int8; cpu/wall {cpu}"
     )
     publish(f"unet-call-{options.name}-{side}", question, cells(found, peaks, exact), details)
     total = sum(kind.ms for kind in spent)
@@ -221,9 +236,8 @@ def report(
         }
         for kind in spent[:_LARGEST]
     ]
-    question = f"Where does the time of an int8 UNet call go? {at}, all rewrites; one profiled call"
+    question = f"Where does the time of an int8-bf16 UNet call go? {at}; one profiled call"
     publish(f"unet-kinds-{options.name}-{side}", question, rows, {"all": [asdict(kind) for kind in spent]})
-    print(table(rows))
 
 
 if __name__ == "__main__":

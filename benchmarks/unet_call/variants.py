@@ -17,7 +17,7 @@ from mezzotint.compile.precision import derive
 from mezzotint.engines.manifest import Precision
 
 CONFIG: dict[str, Any] = {
-    "INFERENCE_PRECISION_HINT": "f32",
+    "INFERENCE_PRECISION_HINT": "f32",  # unless the precision says otherwise
     "PERFORMANCE_HINT": "LATENCY",
     "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
     "NUM_STREAMS": 1,
@@ -42,6 +42,11 @@ class Variant:
     rewrites: tuple[rewrite.Rewrite, ...] = ()
     against: str = ""
     in_float: Keep = field(default=lambda _site: False)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What OpenVINO is told beside CONFIG."""
+        return {"INFERENCE_PRECISION_HINT": "bf16"} if "bf16" in self.precision else {}
 
 
 def make(variant: Variant, exported: Path, work: Path) -> Path:
