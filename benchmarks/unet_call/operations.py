@@ -88,4 +88,6 @@ def int8_share(compiled: ov.CompiledModel, gflop: Mapping[str, float], in_graph:
 
 
 def _originals(info: Mapping[str, Any]) -> list[str]:
-    return str(info["originalLayersNames"].value).split(",") if "originalLayersNames" in info else []
+    """Return the nodes that one of the runtime's stands for; int8 layers may be called X_original there."""
+    names = str(info["originalLayersNames"].value) if "originalLayersNames" in info else ""
+    return [name.removesuffix("_original") for name in names.split(",") if name]
