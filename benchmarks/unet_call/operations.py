@@ -9,6 +9,7 @@ import openvino as ov
 
 _COUNTED = ("Convolution", "MatMul")
 _SEE_THROUGH = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Multiply", "Convert")
+_MULTIPLYING = ("Convolution", "FullyConnected", "FullyConnectedCompressed", "MatMul", "Subgraph")
 _EIGHT_BITS = ("i8", "u8")
 
 
@@ -88,6 +89,7 @@ def int8_share(compiled: ov.CompiledModel, gflop: Mapping[str, float], in_graph:
 
 
 def _originals(info: Mapping[str, Any]) -> list[str]:
-    """Return the nodes that one of the runtime's stands for; int8 layers may be called X_original there."""
-    names = str(info["originalLayersNames"].value) if "originalLayersNames" in info else ""
-    return [name.removesuffix("_original") for name in names.split(",") if name]
+    """Return the nodes that a multiplying one of the runtime's stands for; int8 layers may be called X_original."""
+    if "originalLayersNames" not in info or str(info["layerType"].value) not in _MULTIPLYING:
+        return []
+    return [name.removesuffix("_original") for name in str(info["originalLayersNames"].value).split(",")]
