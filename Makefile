@@ -44,19 +44,20 @@ test-all: lint ## lint, and all tests but those that need a GPU; writes docs/ver
 test-gpu: setup ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
-# Options of both full-size bundles; verification paints one prompt, and random weights have no ranges worth finding.
-FULL := --height 256 --width 256 --max-rows 2 --step-cache --prompt "a cat"
-OURS := fp32=build/sd15-fp32 int8=build/sd15-int8 \
-  $(addprefix int8=build/sd15-int8$(comma),cache_interval=3 guidance_end=0.6 cache_interval=3,guidance_end=0.6 \
-  cache_interval=3,guidance_end=0.6,decoder=tiny)
+# Options of all full-size bundles; verification paints one prompt, and random weights have no ranges worth finding.
+FULL := --height 256 --width 256 --max-rows 2 --step-cache --prompt "a cat" \
+  --calibration-prompts build/few-prompts.txt --tiny-decoder build/taesd-full
+SHORTCUTS := cache_interval=2 cache_interval=3 cache_interval=5 guidance_end=0.6 \
+  cache_interval=3,guidance_end=0.6 cache_interval=3,guidance_end=0.6,decoder=tiny
+OURS := $(foreach precision,fp32 int8 int8-bf16,$(precision)=build/sd15-$(precision)) \
+  $(addprefix int8-bf16=build/sd15-int8-bf16$(comma),$(SHORTCUTS))
 
 # PEERS='--rounds 5 --skip torch.compile' adds options; what is finished is kept.
 bench-peers: setup ## time a full-size picture beside other engines; installs them under build/peers, takes hours
 	test -f build/taesd-full/config.json || $(BIN)/python -m benchmarks.full_size_model build/sd15-full --tiny-decoder build/taesd-full
 	head -4 compile/data/calibration_prompts.txt > build/few-prompts.txt
-	$(BIN)/mezzotint compile build/sd15-full --output build/sd15-fp32 --precision fp32 $(FULL)
-	$(BIN)/mezzotint compile build/sd15-full --output build/sd15-int8 --precision int8 $(FULL) \
-	  --calibration-prompts build/few-prompts.txt --tiny-decoder build/taesd-full
+	for precision in fp32 int8 int8-bf16; do \
+	  $(BIN)/mezzotint compile build/sd15-full --output build/sd15-$$precision --precision $$precision $(FULL); done
 	$(BIN)/python -m benchmarks.peers build/sd15-full --name sd15-size --samples 20 $(addprefix --bundle ,$(OURS)) \
 	  --once torch.compile --once stable-diffusion.cpp $(PEERS)
 

@@ -228,9 +228,11 @@ def test_weights_off_by_five_percent_are_told_from_rounding(
     assert snr_db(expected, doctored) + 6 < snr_db(expected, rounded)
 
 
-def test_bf16_is_refused_for_onnxruntime(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match=r"precision bf16: onnxruntime's CPU provider has no bfloat16 kernels; use "):
-        derive(source, tmp_path / "unet.onnx", Precision.BF16, "onnxruntime")
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8_BF16])
+def test_bf16_is_refused_for_onnxruntime(precision: Precision, source: Path, tmp_path: Path) -> None:
+    expected = rf"precision {precision}: onnxruntime's CPU provider has no bfloat16 kernels; use "
+    with pytest.raises(CompileError, match=expected):
+        derive(source, tmp_path / "unet.onnx", precision, "onnxruntime")
     assert not list(tmp_path.iterdir())
 
 

@@ -92,5 +92,8 @@ def test_a_shape_that_the_graph_refuses_fails_in_one_sentence(file: Path) -> Non
 
 
 def test_fp32_is_first_of_what_a_cpu_computes_in() -> None:
-    assert BACKEND.precisions("cpu")[0] is Precision.FP32
+    precisions = BACKEND.precisions("cpu")
+    assert precisions[0] is Precision.FP32
+    assert {Precision.INT8_WEIGHTS, Precision.INT8_HYBRID, Precision.INT8} <= set(precisions)
+    assert (Precision.INT8_BF16 in precisions) == (Precision.BF16 in precisions)
     assert BACKEND.version()
