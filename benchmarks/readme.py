@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.harness import RESULTS, table
 
+OURS = "Mezzotint"
 README = Path(__file__).parents[1] / "README.md"
 _REGION = re.compile(r"(<!-- measured:begin -->\n).*?(<!-- measured:end -->)", re.DOTALL)
 
@@ -36,8 +37,40 @@ def precisions(name: str) -> str:
     return table(rows)
 
 
+def beside_peers(name: str) -> tuple[str, str]:
+    """Return a table of Mezzotint's rows and of each peer's fastest at every step count, and which peers lead."""
+    found = read(f"peers-{name}")
+    columns = [f"{count} steps{unit}" for count in found["details"]["steps"] for unit in (", s", " × best peer")]
+    rows = [row for row in found["rows"] if row[columns[0]]]
+    fastest = {
+        min(_of(rows, label), key=lambda row: _seconds(row[column]))["configuration"]
+        for label in {_label(row) for row in rows}
+        for column in columns[::2]
+    }
+    shown = [row for row in rows if _label(row) == OURS or row["configuration"] in fastest]
+    peers = [row for row in rows if _label(row) != OURS]
+    leaders = [min(peers, key=lambda row: _seconds(row[column]))["configuration"] for column in columns[::2]]
+    text = " and ".join(
+        f"{leader} at {count} steps" for leader, count in zip(leaders, found["details"]["steps"], strict=True)
+    )
+    return table([{key: row[key] for key in ("configuration", *columns, "peak MiB")} for row in shown]), text
+
+
+def _of(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    return [row for row in rows if _label(row) == label]
+
+
+def _label(row: dict[str, Any]) -> str:
+    return str(row["configuration"]).partition(":")[0]
+
+
+def _seconds(cell: str) -> float:
+    return float(cell.split()[0]) if cell else float("inf")
+
+
 def region() -> str:
     """Return the Markdown between the two marks."""
+    peers, leaders = beside_peers("sd15-size")
     emoji, full, overhead = read("precisions-emoji"), read("precisions-sd15-size"), read("overhead")
     machine = full["machine"]
     versions = machine["versions"]
@@ -61,6 +94,15 @@ def region() -> str:
             precisions("sd15-size"),
             "",
             "Which precision is fastest depends on model and machine, so `--precision auto` measures it.",
+            "",
+            "A whole picture beside other engines, full size, 256 pixels, DDIM, guidance 7.5, the same noise; of each "
+            "other engine its fastest settings ([all of them](benchmarks/results/peers-sd15-size.md)). The best peer is "
+            f"{leaders}. Rows with shortcuts paint another picture than those without.",
+            "",
+            peers,
+            "",
+            "What the precisions do to pictures, counted against what was asked, is in "
+            "[docs/benchmarks.md](docs/benchmarks.md#quality).",
             "",
             "The server's own time, outside the engines, on the emoji model:",
             "",
