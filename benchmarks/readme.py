@@ -96,8 +96,8 @@ def region() -> str:
             "Which precision is fastest depends on model and machine, so `--precision auto` measures it.",
             "",
             "A whole picture beside other engines, full size, 256 pixels, DDIM, guidance 7.5, the same noise; of each "
-            "other engine its fastest settings ([all of them](benchmarks/results/peers-sd15-size.md)). The best peer is "
-            f"{leaders}. Rows with shortcuts paint another picture than those without.",
+            "other engine its fastest settings ([all of them](benchmarks/results/peers-sd15-size.md)). The best peer "
+            f"is {leaders}. Rows with shortcuts paint another picture than those without.",
             "",
             peers,
             "",
