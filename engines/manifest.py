@@ -31,7 +31,8 @@ class Precision(StrEnum):
     """How an engine stores its weights and computes.
 
     ``int8`` multiplies int8 weights with 8-bit activations; ``int8-hybrid`` does so in convolutions alone;
-    ``int8-weights`` stores weights as int8 and leaves activations as they are.
+    ``int8-weights`` stores weights as int8 and leaves activations as they are; ``int4-weights`` stores those of linear
+    layers in four bits.
     """
 
     FP32 = "fp32"
@@ -40,6 +41,7 @@ class Precision(StrEnum):
     INT8 = "int8"
     INT8_HYBRID = "int8-hybrid"
     INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
 
     @property
     def is_calibrated(self) -> bool:

@@ -73,8 +73,10 @@ class ONNXRuntimeBackend:
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Return the precisions that a device has kernels for; the CPU runs float16 graphs too, but in float32."""
         provider, _ = self._provider(device or "cpu")
-        half = () if provider == _CPU else (Precision.FP16,)
-        return (Precision.FP32, *half, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
+        common = (Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
+        if provider == _CPU:
+            return (Precision.FP32, *common, Precision.INT4_WEIGHTS)
+        return (Precision.FP32, Precision.FP16, *common)
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> ONNXRuntimeEngine:
         """Load one engine. Raises BundleError; DeviceNotFound also where the provider would leave it to the CPU."""
