@@ -23,7 +23,7 @@ from mezzotint.engines.variants import title
 _DEFAULT = ""
 _COMMON = {Precision.FP32: 70.0, Precision.FP16: 35.0, Precision.BF16: 20.0, Precision.INT8_WEIGHTS: 24.0}
 _FLOOR_DB: Mapping[str, Mapping[Precision, float]] = {
-    _DEFAULT: _COMMON | {Precision.INT8: 16.0, Precision.INT8_HYBRID: 16.0, Precision.INT4_WEIGHTS: 5.0},
+    _DEFAULT: _COMMON | {Precision.INT8: 16.0, Precision.INT8_HYBRID: 16.0, Precision.INT4_WEIGHTS: 18.0},
     Component.VAE_DECODER: _COMMON | {Precision.INT8: 20.0, Precision.INT8_HYBRID: 20.0},
     Component.TEXT_ENCODER: {
         Precision.FP32: 70.0,

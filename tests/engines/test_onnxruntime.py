@@ -97,7 +97,7 @@ def test_an_engine_at_rest_uses_no_cpu(file: Path) -> None:
     engine.close()
 
 
-def test_the_cpu_has_kernels_for_fp32_and_int8_weights() -> None:
-    assert BACKEND.precisions("cpu") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
-    assert BACKEND.precisions("") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
+def test_the_cpu_has_kernels_for_float32_and_for_weights_in_eight_and_four_bits() -> None:
+    found = (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS)
+    assert BACKEND.precisions("cpu") == BACKEND.precisions("") == found
     assert BACKEND.version()
