@@ -4,7 +4,9 @@ One session serves all shapes; arrays go in and come out on the host, and the pr
 count that was tried gives bit-equal rows; the manifest says which for each engine.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -103,6 +105,7 @@ class ONNXRuntimeBackend:
                 f"device {name}: onnxruntime's {provider} does not start on this machine, and {spec.component} would "
                 f"run on {session.get_providers()[0]}; install what it needs or choose that device"
             )
+        _give_back_freed_memory()
         return ONNXRuntimeEngine(session, spec, options)
 
     def _provider(self, device: str) -> tuple[str, dict[str, str]]:
@@ -132,6 +135,12 @@ def _session_options(spec: EngineEntry, options: EngineOptions) -> ort.SessionOp
         # Multiply in float32, as 1 says; left alone it rounds activations to int8, which is no faster.
         settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return settings
+
+
+def _give_back_freed_memory() -> None:
+    """Return to the system what loading has freed; glibc keeps it, up to half of what a session takes and more."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _last_line(error: Exception) -> str:
