@@ -134,7 +134,9 @@ def test_two_values_share_a_byte_as_onnx_packs_them() -> None:
 def test_large_4_bit_weights_take_half_a_byte_in_the_data_file(tmp_path: Path) -> None:
     weight = normal(512, 512)
     derive(layer(tmp_path / "source.onnx", weight), tmp_path / "layer.onnx", Precision.INT4_WEIGHTS, "openvino")
-    tensors = {tensor.name: tensor for tensor in onnx.load(tmp_path / "layer.onnx", load_external_data=False).graph.initializer}
+    tensors = {
+        tensor.name: tensor for tensor in onnx.load(tmp_path / "layer.onnx", load_external_data=False).graph.initializer
+    }
     place = {entry.key: entry.value for entry in tensors["weight.stored"].external_data}
     assert int(place["length"]) == 512 * 512 // 2
     assert (tmp_path / "layer.onnx.data").stat().st_size == 512 * 512 // 2
