@@ -22,7 +22,7 @@ from mezzotint.compile.verify import load_one
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.engines.manifest import Component, read_manifest
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8-weights", "int8-hybrid", "int8", "int8-bf16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8-weights", "int4-weights", "int8-hybrid", "int8", "int8-bf16")
 ROWS = 2
 
 

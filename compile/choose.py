@@ -13,6 +13,13 @@ from mezzotint.engines.manifest import Component, Precision
 ROWS = (2,)  # a guided picture; what most calls hold on a CPU
 MIN_GAIN = 0.10
 CALIBRATED = (Component.UNET, Component.VAE_DECODER)  # the others run once a prompt, on few rows: int8 weights do
+_ONLY_FOR = {  # what the others get instead: int8 weights
+    Precision.INT8: CALIBRATED,
+    Precision.INT8_BF16: CALIBRATED,
+    Precision.INT8_HYBRID: CALIBRATED,
+    Precision.INT4_WEIGHTS: (Component.UNET,),  # the text encoder strays too far, and the VAE has few linear layers
+}
+_TO_ORDER = {Precision.INT8_HYBRID, Precision.INT4_WEIGHTS}  # what auto leaves out
 
 
 def check_precisions(job: CompileJob) -> None:
@@ -29,16 +36,16 @@ def precisions(job: CompileJob, component: Component) -> list[Precision]:
     """Return the precisions to build: the one asked for, or all that the device computes in, fp32 first."""
     asked = job.precision.get(component, job.precision.get("", AUTO))
     if asked != AUTO:
-        value = Precision(asked)
-        return [Precision.INT8_WEIGHTS if value.is_calibrated and component not in CALIBRATED else value]
+        return [_for(component, Precision(asked))]
     if component is Component.VAE_ENCODER:
         return [Precision.FP32]  # nothing calls it often enough to be worth a timing
     found = get_backend(job.backend).precisions(job.device)
-    return [
-        precision
-        for precision in found
-        if precision is not Precision.INT8_HYBRID and (component in CALIBRATED or not precision.is_calibrated)
-    ]
+    return [value for value in found if value not in _TO_ORDER and component in _ONLY_FOR.get(value, tuple(Component))]
+
+
+def _for(component: Component, asked: Precision) -> Precision:
+    """Return what a component gets of a precision that is asked for: int8 weights, where that is too coarse for it."""
+    return asked if component in _ONLY_FOR.get(asked, tuple(Component)) else Precision.INT8_WEIGHTS
 
 
 def is_calibrated(job: CompileJob) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import build, choose, float16_graph, measure, precision, verify
+from mezzotint.compile import build, choose, float16_graph, measure, precision, verify, weights
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.graph import quantise
 from mezzotint.compile.job import CompileJob
@@ -152,7 +152,7 @@ class Maker:
             return asdict(precision.derive(target.onnx, file, value, self._job.backend, ranges))
 
         inputs = {"source": target.source, "precision": value, "backend": self._job.backend, "ranges": ranges}
-        code = {"code": code_digest(precision, float16_graph, quantise)}
+        code = {"code": code_digest(precision, weights, float16_graph, quantise)}
         return self._stages.run(f"derive {target.name} {value}", inputs | code, work)
 
     def _verified(self, target: Target, chain: Sequence[Candidate]) -> Candidate:

@@ -1,38 +1,33 @@
 """Derives each precision's ONNX graph from the one float32 export; inputs and outputs stay float32.
 
 fp32 is the export. For OpenVINO fp16 and bf16 store large weights in that type, and the runtime's hint decides what it
-computes in; for ONNX Runtime fp16 is a float16 graph. int8 stores large weights as integers with one scale for each
-output channel, and rounds activations where ``graph/quantise.py`` says so. Weights are read,
-converted and written one after the other into one file beside the graph, ``<name>.data``, so a model takes the memory
-of its largest weight, not of all.
+computes in; for ONNX Runtime fp16 is a float16 graph. int8 stores large weights as integers, int4-weights those of
+linear layers in four bits (``weights.py``); int8 also rounds activations where ``graph/quantise.py`` says so. Weights
+are read, converted and written one after the other into one file beside the graph, ``<name>.data``, so a model takes
+the memory of its largest weight, not of all.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from mezzotint.compile import weights
 from mezzotint.compile.float16_graph import to_float16_graph
-from mezzotint.compile.graph.quantise import MIN_CHANNELS, Ranges, round_activations
+from mezzotint.compile.graph.quantise import Ranges, round_activations
+from mezzotint.compile.weights import Convert, Weight
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Precision
 
-_Weight: TypeAlias = npt.NDArray[Any]
-_Named: TypeAlias = Iterator[tuple[str, _Weight]]
-_Convert: TypeAlias = Callable[[str, _Weight], _Named]
-
 _BACKENDS = ("openvino", "onnxruntime")
-_MIN_ELEMENTS = 4096  # smaller weights stay float32: they save nothing, and biases and norms are among them
 _EXTERNAL_BYTES = 1 << 16  # initialisers from this size on lie in the data file
 _ALIGNMENT = 4096  # a page, so that runtimes can map each weight
-_MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +108,26 @@ def _forget_origin(model: ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _converter(model: ModelProto, precision: Precision, backend: str) -> _Convert:
+def _converter(model: ModelProto, precision: Precision, backend: str) -> Convert:
     """Rewrite the graph for the precision and return what is to be done with each weight."""
     match precision, backend:
         case Precision.FP32, _:
-            return _unchanged
+            return weights.unchanged
         case Precision.INT8_WEIGHTS, _:
-            return _int8_weights(model)
+            return weights.int8_weights(model)
+        case Precision.INT4_WEIGHTS, _:
+            return weights.int4_weights(model)
         case _ if precision.is_calibrated:
-            return _int8_weights(model)
+            return weights.int8_weights(model)
         case Precision.FP16, "onnxruntime":
-            return _retyped(to_float16_graph(model))
+            return weights.retyped(to_float16_graph(model))
         case Precision.FP16, _:
-            return _stored_as(model, np.dtype(np.float16))
+            return weights.stored_as(model, np.dtype(np.float16))
         case _:
-            return _stored_as(model, np.dtype(ml_dtypes.bfloat16))
+            return weights.stored_as(model, np.dtype(ml_dtypes.bfloat16))
 
 
-def _write_weights(model: ModelProto, folder: Path, data: "_DataFile", convert: _Convert) -> PrecisionStats:
+def _write_weights(model: ModelProto, folder: Path, data: "_DataFile", convert: Convert) -> PrecisionStats:
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
     source_bytes = target_bytes = elements = converted_elements = num_converted = 0
@@ -140,14 +137,14 @@ def _write_weights(model: ModelProto, folder: Path, data: "_DataFile", convert: 
         model.graph.initializer.extend(data.store(name, array) for name, array in written)
         changed = written[0][1].dtype != weight.dtype
         source_bytes += weight.nbytes
-        target_bytes += sum(array.nbytes for _, array in written)
+        target_bytes += sum(weights.num_bytes(array) for _, array in written)
         elements += weight.size
         converted_elements += weight.size * changed
         num_converted += changed
     return PrecisionStats(source_bytes, target_bytes, num_converted, converted_elements / max(elements, 1))
 
 
-def _weight(tensor: TensorProto, folder: Path) -> _Weight:
+def _weight(tensor: TensorProto, folder: Path) -> Weight:
     """Return a weight's values. onnx's own reader takes no file that has several links, as those of cut graphs have."""
     if tensor.data_location != TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
@@ -172,15 +169,16 @@ class _DataFile:
         if self._file is not None:
             self._file.close()
 
-    def store(self, name: str, array: _Weight) -> TensorProto:
+    def store(self, name: str, array: Weight) -> TensorProto:
         """Return an initialiser that holds ``array``, or says where in the file it lies."""
-        if array.nbytes < _EXTERNAL_BYTES:
+        num_bytes = weights.num_bytes(array)
+        if num_bytes < _EXTERNAL_BYTES:
             return numpy_helper.from_array(array, name)
         if self._file is None:
             self._file = self._path.open("wb")
         self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
-        place = {"location": self._path.name, "offset": str(self._file.tell()), "length": str(array.nbytes)}
-        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        place = {"location": self._path.name, "offset": str(self._file.tell()), "length": str(num_bytes)}
+        self._file.write(weights.packed(array).data)
         tensor = TensorProto(
             name=name,
             dims=array.shape,
@@ -190,83 +188,3 @@ class _DataFile:
         for key, value in place.items():
             tensor.external_data.add(key=key, value=value)
         return tensor
-
-
-def _unchanged(name: str, weight: _Weight) -> _Named:
-    yield name, weight
-
-
-def _retyped(names: set[str]) -> _Convert:
-    """Convert the named weights to float16 where they are."""
-
-    def convert(name: str, weight: _Weight) -> _Named:
-        yield name, _clipped(weight, np.dtype(np.float16)) if name in names else weight
-
-    return convert
-
-
-def _large_weights(model: ModelProto) -> dict[str, int]:
-    """Return the weights worth converting, each with the axis of its output channels."""
-    large = {
-        tensor.name: tuple(tensor.dims)
-        for tensor in model.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= _MIN_ELEMENTS
-    }
-    axes: dict[str, set[int]] = {}
-    for node in model.graph.node:
-        name = node.input[1] if len(node.input) > 1 else ""
-        if node.op_type == "Conv" and min(large.get(name, ())[:2], default=0) >= MIN_CHANNELS:
-            axes.setdefault(name, set()).add(0)
-        elif node.op_type in ("Gemm", "MatMul") and len(large.get(name, ())) == 2:
-            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-            axes.setdefault(name, set()).add(0 if transposed else 1)
-    return {name: found.pop() for name, found in axes.items() if len(found) == 1}
-
-
-def _prepend(model: ModelProto, nodes: list[NodeProto]) -> None:
-    rest = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes + rest)
-
-
-def _stored_as(model: ModelProto, dtype: np.dtype[Any]) -> _Convert:
-    """Store large weights as ``dtype``, cast to float32 in the graph: the runtime folds or fuses the cast."""
-    large = _large_weights(model)
-    _prepend(model, [helper.make_node("Cast", [f"{name}.stored"], [name], to=TensorProto.FLOAT) for name in large])
-
-    def convert(name: str, weight: _Weight) -> _Named:
-        yield (f"{name}.stored", _clipped(weight, dtype)) if name in large else (name, weight)
-
-    return convert
-
-
-def _int8_weights(model: ModelProto) -> _Convert:
-    """Store large weights as int8 with a symmetric scale for each output channel."""
-    large = _large_weights(model)
-    _prepend(
-        model,
-        [
-            helper.make_node("DequantizeLinear", [f"{name}.stored", f"{name}.scale"], [name], axis=axis)
-            for name, axis in large.items()
-        ],
-    )
-
-    def convert(name: str, weight: _Weight) -> _Named:
-        if name not in large:
-            yield name, weight
-            return
-        axis = large[name]
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        largest = np.abs(weight).max(axis=others, keepdims=True)
-        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        yield f"{name}.stored", np.rint(weight / scale).clip(-127, 127).astype(np.int8)
-        yield f"{name}.scale", scale.reshape(-1)
-
-    return convert
-
-
-def _clipped(weight: _Weight, dtype: np.dtype[Any]) -> _Weight:
-    """Return ``weight`` as ``dtype``; in float16 finite values stay finite, infinities of masks stay infinite."""
-    if dtype == np.float16:
-        weight = np.where(np.isfinite(weight), weight.clip(-_MAX_FLOAT16, _MAX_FLOAT16), weight)
-    return weight.astype(dtype)

@@ -24,7 +24,7 @@ _DEFAULT = ""
 _COMMON = {Precision.FP32: 70.0, Precision.FP16: 35.0, Precision.BF16: 20.0, Precision.INT8_WEIGHTS: 24.0}
 _CALIBRATED = tuple(precision for precision in Precision if precision.is_calibrated)
 _FLOOR_DB: Mapping[str, Mapping[Precision, float]] = {
-    _DEFAULT: _COMMON | dict.fromkeys(_CALIBRATED, 16.0),
+    _DEFAULT: _COMMON | dict.fromkeys(_CALIBRATED, 16.0) | {Precision.INT4_WEIGHTS: 18.0},
     Component.VAE_DECODER: _COMMON | dict.fromkeys(_CALIBRATED, 15.5),
     Component.TEXT_ENCODER: {
         Precision.FP32: 70.0,

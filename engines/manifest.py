@@ -32,7 +32,8 @@ class Precision(StrEnum):
 
     ``int8`` multiplies int8 weights with 8-bit activations; ``int8-bf16`` too, and computes all else in bfloat16
     instead of float32; ``int8-hybrid`` multiplies so in convolutions alone;
-    ``int8-weights`` stores weights as int8 and leaves activations as they are.
+    ``int8-weights`` stores weights as int8 and leaves activations as they are; ``int4-weights`` stores those of linear
+    layers in four bits.
     """
 
     FP32 = "fp32"
@@ -42,6 +43,7 @@ class Precision(StrEnum):
     INT8_BF16 = "int8-bf16"
     INT8_HYBRID = "int8-hybrid"
     INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
 
     @property
     def is_calibrated(self) -> bool:

@@ -25,9 +25,11 @@ FLOOR_DB = {
     ("openvino", Precision.FP16): 38.0,  # a CPU without float16 kernels computes in bfloat16
     ("openvino", Precision.BF16): 38.0,
     ("openvino", Precision.INT8_WEIGHTS): 36.0,
+    ("openvino", Precision.INT4_WEIGHTS): 34.0,
     ("onnxruntime", Precision.FP32): 190.0,
     ("onnxruntime", Precision.FP16): 60.0,
     ("onnxruntime", Precision.INT8_WEIGHTS): 36.0,
+    ("onnxruntime", Precision.INT4_WEIGHTS): 36.0,
 }
 
 

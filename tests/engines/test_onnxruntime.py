@@ -1,17 +1,22 @@
 """ONNX Runtime engines: providers by name and never another one, rows split freely, errors of one sentence."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import openvino
 from mezzotint.engines.backends.onnxruntime import BACKEND
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import Precision
+from tests.conftest import ROOT
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
 
 
@@ -97,7 +102,47 @@ def test_an_engine_at_rest_uses_no_cpu(file: Path) -> None:
     engine.close()
 
 
-def test_the_cpu_has_kernels_for_fp32_and_int8_weights() -> None:
-    assert BACKEND.precisions("cpu") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
-    assert BACKEND.precisions("") == (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
+def test_the_cpu_has_kernels_for_float32_and_for_weights_in_eight_and_four_bits() -> None:
+    found = (Precision.FP32, Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS)
+    assert BACKEND.precisions("cpu") == BACKEND.precisions("") == found
     assert BACKEND.version()
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from mezzotint.engines.backend import EngineOptions
+from mezzotint.engines.backends.onnxruntime import BACKEND
+from tests.tiny_onnx import tiny_spec
+
+def kept() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+file = Path(sys.argv[1])
+before = kept()
+engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=1))
+print(kept() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_loading_frees_is_given_back(tmp_path: Path) -> None:
+    weight = np.ones((320, 320, 3, 3), np.float32)
+    num_layers = 12
+    names = [f"x{i}" for i in range(num_layers)] + ["output"]
+    same = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    graph = helper.make_graph(
+        [helper.make_node("Conv", [names[i], f"w{i}"], [names[i + 1]], **same) for i in range(num_layers)],
+        "convolutions",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, 320, 8, 8])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 320, 8, 8])],
+        [numpy_helper.from_array(weight, f"w{i}") for i in range(num_layers)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "unet.onnx", save_as_external_data=True, location="weights")
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(tmp_path / "unet.onnx")],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert int(done.stdout) < 1.5 * num_layers * weight.nbytes  # twice the weights where it is kept

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 
 from mezzotint.engines.backend import EngineOptions
@@ -96,4 +97,24 @@ def test_fp32_is_first_of_what_a_cpu_computes_in() -> None:
     assert precisions[0] is Precision.FP32
     assert {Precision.INT8_WEIGHTS, Precision.INT8_HYBRID, Precision.INT8} <= set(precisions)
     assert (Precision.INT8_BF16 in precisions) == (Precision.BF16 in precisions)
+    assert precisions[-1] is Precision.INT4_WEIGHTS
     assert BACKEND.version()
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "type_"),
+    [
+        (Precision.INT4_WEIGHTS, "BF16", ov.Type.bf16),
+        (Precision.FP16, "FP16", ov.Type.f16),
+        (Precision.INT8_WEIGHTS, "FP32", ov.Type.f32),
+    ],
+)
+def test_narrow_weights_are_computed_with_in_float32_where_the_device_has_no_narrow_floats(
+    file: Path, precision: Precision, capability: str, type_: ov.Type
+) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino", precision), ONE_THREAD)
+    has = capability in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    engine.run(tiny_inputs(8))
+    (request,) = engine._requests.values()
+    found = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+    assert found == (type_ if has else ov.Type.f32)

@@ -1,0 +1,33 @@
+"""Which precisions a component is built at: what was asked for, what it gets instead, and what auto leaves out."""
+
+from pathlib import Path
+
+import pytest
+
+from mezzotint.compile.choose import precisions
+from mezzotint.compile.job import CompileJob
+from mezzotint.engines.backends import get_backend
+from mezzotint.engines.manifest import Component, Precision
+
+
+def job(backend: str, precision: dict[str, str]) -> CompileJob:
+    return CompileJob(source="", output=Path(), cache=Path(), backend=backend, precision=precision)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_auto_leaves_out_what_only_saves_memory(backend: str) -> None:
+    assert Precision.INT4_WEIGHTS in get_backend(backend).precisions("cpu")
+    for component in Component:
+        assert Precision.INT4_WEIGHTS not in precisions(job(backend, {"": "auto"}), component)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gets"),
+    [
+        ("int4-weights", ["int8-weights", "int4-weights", "int8-weights", "int8-weights"]),
+        ("int8", ["int8-weights", "int8", "int8", "int8-weights"]),
+        ("bf16", ["bf16", "bf16", "bf16", "bf16"]),
+    ],
+)
+def test_a_component_that_a_precision_is_too_coarse_for_gets_int8_weights(asked: str, gets: list[str]) -> None:
+    assert [precisions(job("openvino", {"": asked}), component) for component in Component] == [[p] for p in gets]
