@@ -83,14 +83,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex. Raises BundleError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); compile the bundle again") from None
-    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

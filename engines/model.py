@@ -3,8 +3,10 @@
 ``encode``, ``denoise`` and ``decode`` each make one engine call for a batch; who shares a batch is the caller's matter.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -28,6 +30,7 @@ EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
 
 _FIRST_ROWS = 2
+_MAX_COMPILING = 4  # at once: each holds the pages of its weights file for the while
 
 
 class Model:
@@ -164,9 +167,14 @@ class Model:
             engine.close()
 
     def warm_up(self) -> None:
-        """Run every engine once at the size it was tuned at: rows of one guided image, the commonest call."""
-        for engine in self.engines.values():
-            self._prepare(engine, max(count for count in engine.row_counts if count <= _FIRST_ROWS))
+        """Run every engine once at the size it was tuned at: rows of one guided image, the commonest call.
+
+        Several engines at a time, since compiling leaves cores idle; the UNet first, which takes longest.
+        """
+        order = sorted(self.engines, key=lambda key: key[0] is not Component.UNET)
+        with ThreadPoolExecutor(min(_MAX_COMPILING, os.cpu_count() or 1)) as pool:
+            for done in [pool.submit(self._prepare_first, self.engines[key]) for key in order]:
+                done.result()
 
     def warm_up_rest(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Prepare the row counts that ``warm_up`` left out, unless ``stopped``; may run while requests are served.
@@ -178,6 +186,10 @@ class Model:
                 if stopped():
                     return
                 self._prepare(engine, rows)
+
+    def _prepare_first(self, engine: Engine) -> None:
+        counts = [count for count in engine.row_counts if count <= _FIRST_ROWS] or engine.row_counts
+        self._prepare(engine, max(counts))
 
     def _prepare(self, engine: Engine, rows: int) -> None:
         spec = engine.spec

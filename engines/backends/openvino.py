@@ -17,8 +17,10 @@ import numpy as np
 import openvino as ov
 
 from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backends.openvino_blobs import Blobs
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.memory import release_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
 
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them, and float16
@@ -45,7 +47,10 @@ class OpenVINOEngine:
         if device.startswith("CPU"):
             threads = options.num_threads or len(os.sched_getaffinity(0))
             self._config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        if options.cache_dir is not None:
+        self._blobs: Blobs | None = None
+        if options.cache_dir is not None and device.startswith("CPU"):
+            self._blobs = Blobs(options.cache_dir, core, device, self._config, path, spec.files)
+        elif options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
         self._requests: OrderedDict[_Shapes, ov.InferRequest] = OrderedDict()
         self._lock = threading.Lock()  # `prepare` may run beside `run`
@@ -62,9 +67,10 @@ class OpenVINOEngine:
         shapes = tuple(array.shape for array in arrays)
         if self._known(shapes) is None:
             with self._failures(shapes):
-                request = self._compile(shapes)
+                request = self._made(shapes)
                 request.infer(arrays)
             self._keep(shapes, request)
+            self._give_back()
 
     def close(self) -> None:
         """Free all compiled models."""
@@ -82,8 +88,9 @@ class OpenVINOEngine:
         with self._failures(shapes):
             request = self._known(shapes)
             if request is None:
-                request = self._compile(shapes)
+                request = self._made(shapes)
                 self._keep(shapes, request)
+                self._give_back()
             request.infer(arrays, share_inputs=True)
             return [request.get_output_tensor(i).data.copy() for i in range(len(self.spec.outputs))]
 
@@ -99,10 +106,22 @@ class OpenVINOEngine:
             if len(self._requests) > _MAX_SHAPES:
                 self._requests.popitem(last=False)
 
-    def _compile(self, shapes: _Shapes) -> ov.InferRequest:
-        model = self._core.read_model(self._path)
-        model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        return self._core.compile_model(model, self.device, self._config).create_infer_request()
+    def _made(self, shapes: _Shapes) -> ov.InferRequest:
+        """Return a request of a model for these shapes: one that an earlier start compiled, or a new one."""
+        compiled = self._blobs.load(shapes) if self._blobs else None
+        if compiled is None:
+            model = self._core.read_model(self._path)
+            model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+            config = self._blobs.config if self._blobs else self._config
+            compiled = self._core.compile_model(model, self.device, config)
+            if self._blobs:
+                self._blobs.save(shapes, compiled)
+        return compiled.create_infer_request()
+
+    def _give_back(self) -> None:
+        """Free what compiling left: the pages of the weights file, whose packed copies the compiled models have."""
+        trim_heap()
+        release_mapped(self._path.with_suffix(".bin"))
 
     @contextlib.contextmanager
     def _failures(self, shapes: _Shapes) -> Iterator[None]:
