@@ -5,10 +5,12 @@ Everything here knows Linux's ``/proc``; elsewhere sizes are 0 and nothing is gi
 
 import ctypes
 import os
+import re
 from pathlib import Path
 
 _MADV_DONTNEED = 4
 _PROC = Path("/proc/self")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def resident_bytes() -> int:
@@ -19,6 +21,19 @@ def resident_bytes() -> int:
 def anonymous_bytes() -> int:
     """Return the part of the resident set that no file stands behind; 0 where the system does not say."""
     return _status("RssAnon")
+
+
+def parse_size(text: str) -> int:
+    """Read ``2.5GiB``, ``800 MB`` or a number of bytes. Raises ValueError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"{text!r} is no size; write 2.5GiB, 800MB or a number of bytes")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def size_text(num_bytes: int) -> str:
+    """Return bytes as people read them: ``812 MiB``, ``2.50 GiB``."""
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def release_mapped(path: Path) -> None:

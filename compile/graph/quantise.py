@@ -49,9 +49,7 @@ def sites(model: ModelProto, precision: Precision) -> list[Site]:
     return [site for site in _all_sites(model) if precision is Precision.INT8 or site.node.op_type == "Conv"]
 
 
-def round_activations(
-    model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()
-) -> int:
+def round_activations(model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()) -> int:
     """Insert a QuantizeLinear and a DequantizeLinear before every site; returns how many sites there are.
 
     Nodes named in ``unrounded`` are left as they are.

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.bundle import LoadOptions, open_bundle, parse_devices, row_counts
+from mezzotint.engines.bundle import LoadOptions, open_bundle, parse_devices
 from mezzotint.engines.errors import BundleError, DeviceNotFound
 from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
 from mezzotint.engines.model import Model, generate
+from mezzotint.engines.prepared import row_counts
 from mezzotint.engines.request import Request
 
 HERE = LoadOptions(devices={}, cache=False)
