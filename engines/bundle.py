@@ -22,7 +22,7 @@ from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
-_RESERVED_BYTES = 128 << 20
+_RESERVED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,16 @@
 Everything here knows Linux's ``/proc``; elsewhere sizes are 0 and nothing is given back.
 """
 
+import contextlib
 import ctypes
 import os
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 _MADV_DONTNEED = 4
+_RELEASE_EVERY_S = 0.2
 _PROC = Path("/proc/self")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -49,6 +53,24 @@ def release_mapped(path: Path) -> None:
         if int(found) == inode and access.startswith("r--") and name == [os.path.realpath(path)]:
             begin, end = (int(side, 16) for side in span.split("-"))
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+@contextlib.contextmanager
+def releasing_mapped(path: Path) -> Iterator[None]:
+    """Drop the pages of ``path`` again and again while something reads through it, so that they never add up."""
+    done = threading.Event()
+
+    def release() -> None:
+        while not done.wait(_RELEASE_EVERY_S):
+            release_mapped(path)
+
+    thread = threading.Thread(target=release, name="mezzotint-release", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def trim_heap() -> None:

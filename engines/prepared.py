@@ -14,6 +14,7 @@ from mezzotint.engines.rows import knee, split_rows
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
 _MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
 _PER_FILE_BYTE = 1.25  # what an engine takes for each byte of its files, where nothing was measured
+_MARGIN_BYTES = 16 << 20  # beside others an engine takes up to that much more than alone (measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Wanted:
     def shape_bytes(self) -> dict[int, int]:
         """Return the predicted bytes of each row count alone: as measured when compiling, or by the files' size."""
         guess = int(self.file_bytes * _PER_FILE_BYTE)
-        return {count: self.entry.resident_bytes.get(count, guess) for count in self.counts}
+        alone = {count: self.entry.resident_bytes.get(count, guess) for count in self.counts}
+        return {count: num_bytes + min(num_bytes // 4, _MARGIN_BYTES) for count, num_bytes in alone.items()}
 
     def num_bytes(self, counts: Sequence[int]) -> int:
         """Return the predicted bytes of these row counts together."""

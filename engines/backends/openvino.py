@@ -18,7 +18,7 @@ from mezzotint.engines.backend import Array, EngineOptions
 from mezzotint.engines.backends.openvino_blobs import Blobs
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
-from mezzotint.engines.memory import anonymous_bytes, release_mapped, trim_heap
+from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
 from mezzotint.engines.shapes import CompiledShapes, Shapes
 
@@ -35,6 +35,7 @@ class OpenVINOEngine:
         self.device = device
         self._core = core
         self._path = path
+        self._weights = path.with_suffix(".bin")
         self.row_counts = options.row_counts
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -88,7 +89,9 @@ class OpenVINOEngine:
         self._kept.claim(self, shapes, predicted)
         before = anonymous_bytes()
         try:
-            with self._failures(shapes):
+            # Compiling reads through the weights file; on a memory budget even that is not to show.
+            sparing = releasing_mapped(self._weights) if self._kept.is_limited else contextlib.nullcontext()
+            with self._failures(shapes), sparing:
                 request = self._made(shapes)
                 request.infer(arrays)
         except EngineFailed:
@@ -114,7 +117,7 @@ class OpenVINOEngine:
     def _give_back(self) -> None:
         """Free what compiling left: the pages of the weights file, whose packed copies the compiled models have."""
         trim_heap()
-        release_mapped(self._path.with_suffix(".bin"))
+        release_mapped(self._weights)
 
     @contextlib.contextmanager
     def _failures(self, shapes: Shapes) -> Iterator[None]:
