@@ -22,7 +22,7 @@ from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
-_RESERVED_BYTES = 256 << 20
+RESERVED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def plan_loading(folders: Sequence[Path], options: LoadOptions) -> Loading:
     wanted = {folder: _wanted(folder, read_manifest(folder), options) for folder in folders}
     if options.memory_budget is None:
         return Loading(wanted)
-    has_bytes = resident_bytes() + _RESERVED_BYTES
+    has_bytes = resident_bytes() + RESERVED_BYTES
     engines = [engine for own in wanted.values() for engine in own.values()]
     counts = iter(fit(engines, has_bytes, options.memory_budget))
     fitted = {
