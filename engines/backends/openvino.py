@@ -22,6 +22,8 @@ from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_
 from mezzotint.engines.rows import call_in_parts
 from mezzotint.engines.shapes import CompiledShapes, Shapes
 
+_GIVE_BACK_FROM = 32 << 20  # bytes of weights; of smaller files giving back takes more time than it frees memory
+
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them, and float16
 # weights where it has no float16: the hint alone would give bfloat16 there, which is 30 dB further from the checkpoint.
 _HINT = {Precision.FP16: "f16", Precision.BF16: "bf16"}
@@ -116,8 +118,9 @@ class OpenVINOEngine:
 
     def _give_back(self) -> None:
         """Free what compiling left: the pages of the weights file, whose packed copies the compiled models have."""
-        trim_heap()
-        release_mapped(self._weights)
+        if self._weights.is_file() and self._weights.stat().st_size >= _GIVE_BACK_FROM:
+            trim_heap()
+            release_mapped(self._weights)
 
     @contextlib.contextmanager
     def _failures(self, shapes: Shapes) -> Iterator[None]:

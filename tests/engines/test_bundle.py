@@ -1,7 +1,6 @@
 """Opening bundles: what is refused before an engine is loaded, and in which words."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
