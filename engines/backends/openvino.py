@@ -96,7 +96,7 @@ class OpenVINOEngine:
             with self._failures(shapes), sparing:
                 request = self._made(shapes)
                 request.infer(arrays)
-        except EngineFailed:
+        except BaseException:
             self._kept.drop(self, shapes)
             raise
         self._give_back()

@@ -18,6 +18,8 @@ from typing import Any
 
 import openvino as ov
 
+from mezzotint.engines.shapes import Shapes
+
 logger = logging.getLogger(__name__)
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -60,7 +62,7 @@ class Blobs:
             "files": dict(files),
         }
 
-    def load(self, shapes: tuple[tuple[int, ...], ...]) -> ov.CompiledModel | None:
+    def load(self, shapes: Shapes) -> ov.CompiledModel | None:
         """Return the model that was kept for these input shapes; None where there is none that is whole."""
         path = self._path(shapes)
         try:
@@ -77,11 +79,11 @@ class Blobs:
             logger.warning("%s: cannot be used (%s); it is compiled again", path, str(error).strip().splitlines()[-1])
             return None
 
-    def save(self, shapes: tuple[tuple[int, ...], ...], compiled: ov.CompiledModel) -> None:
+    def save(self, shapes: Shapes, compiled: ov.CompiledModel) -> None:
         """Keep a compiled model, all of it or nothing; a disk that takes none is noted in the log."""
         path = self._path(shapes)
-        blob = compiled.export_model().getvalue()
         try:
+            blob = compiled.export_model().getvalue()
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".unfinished-", delete=False) as file:
                 try:
@@ -92,10 +94,11 @@ class Blobs:
                     with contextlib.suppress(OSError):
                         os.unlink(file.name)
                     raise
-        except OSError as error:
-            logger.warning("%s: cannot be written (%s); the next start compiles again", path, error.strerror)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            logger.warning("%s: cannot be written (%s); the next start compiles again", path, reason)
 
-    def _path(self, shapes: tuple[tuple[int, ...], ...]) -> Path:
+    def _path(self, shapes: Shapes) -> Path:
         name = json.dumps(self._depends_on | {"shapes": shapes}, sort_keys=True)
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.blob"
 
