@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import build, choose, float16_graph, measure, precision, verify, weights
+from mezzotint.compile import build, choose, float16_graph, measure, precision, resident, verify, weights
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.graph import quantise
 from mezzotint.compile.job import CompileJob
@@ -15,6 +15,7 @@ from mezzotint.compile.targets import Target, with_channels_last_norms
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import CompileError, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Measured, Precision
+from mezzotint.engines.prepared import row_counts
 from mezzotint.engines.variants import stem
 
 
@@ -130,7 +131,7 @@ class Maker:
         return found
 
     def measured(self, candidate: Candidate) -> Candidate:
-        """Return the candidate with its row classes and step times."""
+        """Return the candidate with its row classes, step times, and what it takes in memory."""
         entry = candidate.entry
 
         def work(_folder: Path) -> dict[str, Any]:
@@ -139,7 +140,19 @@ class Maker:
 
         inputs = self._on_this_machine(measure, candidate) | _axes(entry)
         found = self._stages.run(f"measure {stem(entry.component, entry.variant)}", inputs, work).detail
-        return replace(candidate, entry=EngineEntry.model_validate(entry.model_dump() | found))
+        entry = EngineEntry.model_validate(entry.model_dump() | found)
+        return replace(candidate, entry=entry.model_copy(update={"resident_bytes": self._resident(candidate, entry)}))
+
+    def _resident(self, candidate: Candidate, entry: EngineEntry) -> dict[int, int]:
+        """Return the bytes that the engine takes by the row counts that servers prepare it for."""
+        counts = row_counts(entry)
+
+        def work(_folder: Path) -> dict[int, int]:
+            return resident.resident_by_rows(candidate.folder, entry, self._job.device, counts)
+
+        inputs = self._on_this_machine(resident, candidate) | _axes(entry) | {"counts": counts}
+        found = self._stages.run(f"weigh {stem(entry.component, entry.variant)}", inputs, work).detail
+        return {int(count): num_bytes for count, num_bytes in found.items()}  # JSON's keys are text
 
     def _derive(self, target: Target, value: Precision) -> StageResult:
         ranges = None

@@ -1,11 +1,12 @@
-"""The whole contract between a runtime library and the rest of Mezzotint, on one screen. Imports the manifest alone."""
+"""The contract between a runtime library and the rest of Mezzotint, on one screen. Imports the manifest and shapes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.shapes import CompiledShapes
 
 Array: TypeAlias = Any
 """An array of the Python array API that lives on its engine's device: numpy on a CPU, CuPy on CUDA."""
@@ -20,12 +21,16 @@ class EngineOptions:
         num_threads: CPU threads of one call; 0 is all cores that this process may use.
         row_counts: the rows of a call that the engine prepares for; other counts are split into these.
         cache_dir: where the runtime may keep its compiled blobs; None is nowhere.
+        shapes: keeps what is compiled, within the process's memory limit; None is a place of the engine's own.
+        shape_bytes: what each row count is predicted to take in memory.
     """
 
     device: str = ""
     num_threads: int = 0
     row_counts: tuple[int, ...] = (1,)
     cache_dir: Path | None = None
+    shapes: CompiledShapes | None = None
+    shape_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -60,9 +65,15 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime library."""
+    """One runtime library.
+
+    Attributes:
+        name: what manifests call it.
+        packs_each_shape: whether each row count of an engine holds packed weights of its own.
+    """
 
     name: str
+    packs_each_shape: bool
 
     def version(self) -> str:
         """The version of the runtime that is installed."""

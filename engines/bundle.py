@@ -5,23 +5,24 @@ Imports the manifest, prompts and backends; a bundle is never changed after it h
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
-from mezzotint.engines.model import Model
+from mezzotint.engines.memory import resident_bytes
+from mezzotint.engines.model import EngineKey, Model
+from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
 from mezzotint.engines.prompt import Prompts
-from mezzotint.engines.rows import knee
+from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.variants import served_engines
 
-_CHUNK_BYTES = 1 << 20
-# A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
-_MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
+# Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
+RESERVED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,27 @@ class LoadOptions:
         num_threads: CPU threads of one engine call; 0 is all cores.
         strict: one row a call, in one fixed shape: rows then cannot depend on their neighbours, at some cost of speed.
         cache: keep the runtime's compiled blobs in the user's cache folder.
+        memory_budget: bytes that the process may take with all its bundles; None is no limit.
     """
 
     devices: Mapping[str, str]
     num_threads: int = 0
     strict: bool = False
     cache: bool = True
+    memory_budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What the engines of one process are prepared for, and where they keep what they compile.
+
+    Attributes:
+        wanted: the engines of each bundle by its folder, with the row counts that fit.
+        shapes: where engines keep compiled shapes, within the budget; None is a place of each engine's own.
+    """
+
+    wanted: Mapping[Path, Mapping[EngineKey, Wanted]]
+    shapes: CompiledShapes | None = None
 
 
 def parse_devices(text: str) -> dict[str, str]:
@@ -54,17 +70,39 @@ def parse_devices(text: str) -> dict[str, str]:
     return devices
 
 
-def open_bundle(folder: Path, options: LoadOptions) -> Model:
-    """Check the bundle in ``folder`` and load its engines. Raises BundleError, DeviceNotFound."""
+def plan_loading(folders: Sequence[Path], options: LoadOptions) -> Loading:
+    """Decide the row counts of the engines of all bundles that one process loads, so that they fit its memory budget.
+
+    Raises:
+        BundleError: a bundle is missing, was made for another runtime, or has no room in the budget.
+    """
+    wanted = {folder: _wanted(folder, read_manifest(folder), options) for folder in folders}
+    if options.memory_budget is None:
+        return Loading(wanted)
+    has_bytes = resident_bytes() + RESERVED_BYTES
+    engines = [engine for own in wanted.values() for engine in own.values()]
+    counts = iter(fit(engines, has_bytes, options.memory_budget))
+    fitted = {
+        folder: {key: replace(engine, counts=next(counts)) for key, engine in own.items()}
+        for folder, own in wanted.items()
+    }
+    others = sum(e.num_bytes(e.counts) for own in fitted.values() for e in own.values() if not e.packs_each_shape)
+    return Loading(fitted, CompiledShapes(options.memory_budget - has_bytes - others))
+
+
+def open_bundle(folder: Path, options: LoadOptions, loading: Loading | None = None) -> Model:
+    """Check the bundle in ``folder`` and load its engines. Raises BundleError, DeviceNotFound.
+
+    ``loading`` is what was planned for all bundles of this process; without it this one has the memory for itself.
+    """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     digest = file_digest(folder / MANIFEST)
-    entries = served_engines(manifest)
-    for entry in entries:
-        _check_runtime(manifest, entry)
-    engines = {(entry.component, entry.variant): _load(folder, entry, digest, options) for entry in entries}
-    max_rows = {entry.variant: _max_rows(entry) for entry in entries if entry.component is Component.UNET}
-    return Model(manifest, digest, Prompts(folder, manifest.text), engines, max_rows)
+    loading = loading or plan_loading([folder], options)
+    wanted = loading.wanted[folder]
+    engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
+    most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
+    return Model(manifest, digest, Prompts(folder, manifest.text), engines, most)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -83,14 +121,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex. Raises BundleError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); compile the bundle again") from None
-    return digest.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -99,25 +134,31 @@ def cache_folder() -> Path:
     return Path(base) / "mezzotint"
 
 
-def row_counts(entry: EngineEntry) -> tuple[int, ...]:
-    """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee."""
-    most = knee(entry.step_ms) if entry.step_ms else entry.axes["rows"].max
-    best = max(entry.row_classes, key=len)
-    most = min(most, _MAX_PREPARED.get(entry.component, most))
-    return tuple(count for count in best if count <= most) or best[:1]
+def _wanted(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Wanted]:
+    found = {}
+    for entry in served_engines(manifest):
+        _check_runtime(manifest, entry)
+        counts = (1,) if options.strict else row_counts(entry)
+        sizes = sum(_size(folder / name) for name in entry.files)
+        packs = get_backend(entry.backend).packs_each_shape
+        found[entry.component, entry.variant] = Wanted(entry, counts, sizes, packs)
+    return found
 
 
-def _max_rows(entry: EngineEntry) -> int:
-    # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
-    return min(entry.axes["rows"].max, max(2, *row_counts(entry)))
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); compile the bundle again") from None
 
 
-def _load(folder: Path, entry: EngineEntry, digest: str, options: LoadOptions) -> Engine:
+def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shapes: CompiledShapes | None) -> Engine:
+    entry = wanted.entry
     backend = get_backend(entry.backend)
     device = options.devices.get(entry.component, options.devices.get("", ""))
     cache = cache_folder() / digest[:16] / f"{entry.backend}-{backend.version()}" if options.cache else None
-    counts = (1,) if options.strict else row_counts(entry)
-    return backend.load(folder, entry, EngineOptions(device, options.num_threads, counts, cache))
+    mine = EngineOptions(device, options.num_threads, wanted.counts, cache, shapes, wanted.shape_bytes())
+    return backend.load(folder, entry, mine)
 
 
 def _check_runtime(manifest: Manifest, entry: EngineEntry) -> None:

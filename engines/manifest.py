@@ -87,6 +87,7 @@ class EngineEntry(_Strict):
             ``width_x2`` those of a tensor that is twice as large, and so on.
         row_classes: groups of row counts; within one, a row's result is bit-equal in every count and position.
         step_ms: milliseconds of a call by row count on the compiling machine, a first guess for a host's own curve.
+        resident_bytes: what a process gains in memory that is prepared for one row count alone, by row count.
     """
 
     component: Component
@@ -102,6 +103,15 @@ class EngineEntry(_Strict):
     axes: dict[str, AxisRange]
     row_classes: tuple[tuple[int, ...], ...]
     step_ms: dict[int, float] = Field(default_factory=dict)
+    resident_bytes: dict[int, int] = Field(default_factory=dict)
+
+    def input_shapes(self, num_rows: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each input by name, at the lengths that the engine was tuned for."""
+        lengths = {name: axis.opt for name, axis in self.axes.items()} | {"rows": num_rows}
+        return {
+            tensor.name: tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+            for tensor in self.inputs
+        }
 
 
 class SourceEntry(_Strict):

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -26,8 +27,6 @@ from mezzotint.engines.variants import FULL, decoder_chain
 
 EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
-
-_FIRST_ROWS = 2
 
 
 class Model:
@@ -163,10 +162,16 @@ class Model:
         for engine in self.engines.values():
             engine.close()
 
-    def warm_up(self) -> None:
-        """Run every engine once at the size it was tuned at: rows of one guided image, the commonest call."""
-        for engine in self.engines.values():
-            self._prepare(engine, max(count for count in engine.row_counts if count <= _FIRST_ROWS))
+    def warm_up(self, *, at_once: int = 1) -> None:
+        """Run every engine once at the size it was tuned at, with the fewest rows, which any call can be split into.
+
+        ``at_once`` engines are compiled side by side, which fills the cores, but also holds the pages of as many
+        weights files. The UNet is first: its file is the largest, and the others' memory is not there yet.
+        """
+        order = sorted(self.engines.items(), key=lambda item: item[0][0] is not Component.UNET)
+        with ThreadPoolExecutor(at_once) as pool:
+            for done in [pool.submit(self._prepare, engine, min(engine.row_counts)) for _, engine in order]:
+                done.result()
 
     def warm_up_rest(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Prepare the row counts that ``warm_up`` left out, unless ``stopped``; may run while requests are served.
@@ -180,12 +185,7 @@ class Model:
                 self._prepare(engine, rows)
 
     def _prepare(self, engine: Engine, rows: int) -> None:
-        spec = engine.spec
-        lengths = {name: axis.opt for name, axis in spec.axes.items()} | {"rows": rows}
-        shapes = {
-            tensor.name: [lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes]
-            for tensor in spec.inputs
-        }
+        shapes = engine.spec.input_shapes(rows)
         engine.prepare({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
     def _make_plan(

@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle import Loading, LoadOptions, open_bundle, plan_loading
 from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.catalog import Catalog
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 << 20
 _STOP_SECONDS = 2.0
+_SMALL_BYTES = 256 << 20  # engines up to this size are compiled two at a time; with larger ones it gains nothing
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
@@ -96,8 +97,9 @@ async def serve(
     with _stop_on_signal(stopping):
         port = await server.start(config.host, config.port)
         try:
+            loading = await asyncio.to_thread(plan_loading, bundles, load)
             for bundle in bundles:
-                server.catalog.add(await asyncio.to_thread(load_core, bundle, load, config.core))
+                server.catalog.add(await asyncio.to_thread(load_core, bundle, load, config.core, loading))
             await server.set_ready(True)
             logger.info("serving %s on %s:%d", ", ".join(c.model.name for c in server.catalog.cores), config.host, port)
             if ready is not None:
@@ -109,10 +111,12 @@ async def serve(
             logger.info("stopped%s", "" if finished else "; some requests were ended unfinished")
 
 
-def load_core(bundle: Path, load: LoadOptions, config: CoreConfig) -> Core:
+def load_core(bundle: Path, load: LoadOptions, config: CoreConfig, loading: Loading | None = None) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
-    model = open_bundle(bundle, load)
-    model.warm_up()
+    loading = loading or plan_loading([bundle], load)
+    model = open_bundle(bundle, load, loading)
+    is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
+    model.warm_up(at_once=2 if is_small else 1)
     core = Core(model, config)
     core.warm_up_rest()
     return core

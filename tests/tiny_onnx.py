@@ -84,6 +84,9 @@ def write_tiny_onnx(path: Path, weights: dict[str, npt.NDArray[Any]] | None = No
     return path
 
 
+SIDE = AxisRange(min=8, opt=8, max=64)
+
+
 def tiny_spec(file: Path, backend: str, precision: Precision = Precision.FP32) -> EngineEntry:
     """Return the manifest entry of an engine file made of the graph."""
     return EngineEntry(
@@ -98,7 +101,7 @@ def tiny_spec(file: Path, backend: str, precision: Precision = Precision.FP32) -
             TensorSpec(name="timestep", role="timestep", dtype="float32", axes=("rows",)),
         ),
         outputs=(TensorSpec(name="output", role="output", dtype="float32", axes=("rows", 4, "height", "width")),),
-        axes={"rows": AxisRange(min=1, opt=2, max=8)},
+        axes={"rows": AxisRange(min=1, opt=2, max=8), **dict.fromkeys(("height", "width"), SIDE)},
         row_classes=((1, 2, 4, 8),),
     )
 

@@ -1,8 +1,10 @@
 """The runtime libraries, one file each; listing them imports none of them."""
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 
 from mezzotint.engines.backend import Backend
 from mezzotint.engines.errors import BundleError
@@ -23,6 +25,20 @@ def get_backend(name: str) -> Backend:
         )
     # OpenVINO's package reports its use over the network unless this one is missing, and forks to do so.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    module = importlib.import_module(f"mezzotint.engines.backends.{name}")
+    with _without("openvino.tools.ovc"):  # the converter, whose import takes as long as the rest of the package
+        module = importlib.import_module(f"mezzotint.engines.backends.{name}")
     backend: Backend = module.BACKEND
     return backend
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let imports inside find no ``module``, unless it has been imported before."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

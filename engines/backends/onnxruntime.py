@@ -63,6 +63,7 @@ class ONNXRuntimeBackend:
     """Engines in ONNX files, with their weights beside them."""
 
     name = "onnxruntime"
+    packs_each_shape = False
 
     def version(self) -> str:
         """Return ONNX Runtime's release."""

@@ -7,8 +7,6 @@ bit-equal rows (the manifest says which for each engine), so a call is split fre
 
 import contextlib
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,14 @@ import numpy as np
 import openvino as ov
 
 from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backends.openvino_blobs import Blobs
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
+from mezzotint.engines.shapes import CompiledShapes, Shapes
+
+_GIVE_BACK_FROM = 32 << 20  # bytes of weights; of smaller files giving back takes more time than it frees memory
 
 # What an engine computes in. int8 weights are unpacked to float32 where the device has no kernel for them, and float16
 # weights where it has no float16: the hint alone would give bfloat16 there, which is 30 dB further from the checkpoint.
@@ -32,9 +35,6 @@ _HINT = {
 }
 _WHERE_FOUND = {Precision.FP16: "FP16", Precision.INT4_WEIGHTS: "BF16"}  # capabilities without which it is float32
 _KEPT_FLOAT = {"HYBRID", "WEIGHTS"}  # what a precision's name says of activations, which is no capability
-_MAX_SHAPES = 16  # compiled shapes kept at once; each holds its own packed weights
-
-_Shapes = tuple[tuple[int, ...], ...]
 
 
 class OpenVINOEngine:
@@ -45,6 +45,7 @@ class OpenVINOEngine:
         self.device = device
         self._core = core
         self._path = path
+        self._weights = path.with_suffix(".bin")
         self.row_counts = options.row_counts
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -53,10 +54,13 @@ class OpenVINOEngine:
         if device.startswith("CPU"):
             threads = options.num_threads or len(os.sched_getaffinity(0))
             self._config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        if options.cache_dir is not None:
+        self._blobs: Blobs | None = None
+        if options.cache_dir is not None and device.startswith("CPU"):
+            self._blobs = Blobs(options.cache_dir, core, device, self._config, path, spec.files)
+        elif options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
-        self._requests: OrderedDict[_Shapes, ov.InferRequest] = OrderedDict()
-        self._lock = threading.Lock()  # `prepare` may run beside `run`
+        self._shape_bytes = options.shape_bytes
+        self._kept = options.shapes or CompiledShapes()  # safe for `prepare` beside `run`
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
@@ -68,52 +72,66 @@ class OpenVINOEngine:
         """Compile for the shapes of ``inputs`` and run them once; other threads see the shapes only then."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
         shapes = tuple(array.shape for array in arrays)
-        if self._known(shapes) is None:
-            with self._failures(shapes):
-                request = self._compile(shapes)
-                request.infer(arrays)
-            self._keep(shapes, request)
+        if not self._kept.has(self, shapes):
+            self._compiled(shapes, arrays)
 
     def close(self) -> None:
         """Free all compiled models."""
-        with self._lock:
-            self._requests.clear()
+        self._kept.drop(self)
 
     def _ready_counts(self, arrays: list[Array]) -> tuple[int, ...]:
         """Return the row counts that are compiled for these arrays, so that no call waits; all where none is."""
         rest = [array.shape[1:] for array in arrays]
-        ready = (count for count in self.row_counts if tuple((count, *shape) for shape in rest) in self._requests)
+        ready = (count for count in self.row_counts if self._kept.has(self, tuple((count, *shape) for shape in rest)))
         return tuple(ready) or self.row_counts
 
     def _call(self, arrays: list[Array]) -> list[Array]:
         shapes = tuple(array.shape for array in arrays)
+        request = self._kept.get(self, shapes) or self._compiled(shapes, arrays)
         with self._failures(shapes):
-            request = self._known(shapes)
-            if request is None:
-                request = self._compile(shapes)
-                self._keep(shapes, request)
             request.infer(arrays, share_inputs=True)
             return [request.get_output_tensor(i).data.copy() for i in range(len(self.spec.outputs))]
 
-    def _known(self, shapes: _Shapes) -> ov.InferRequest | None:
-        with self._lock:
-            if shapes in self._requests:
-                self._requests.move_to_end(shapes)
-            return self._requests.get(shapes)
+    def _compiled(self, shapes: Shapes, arrays: list[Array]) -> ov.InferRequest:
+        """Compile for ``shapes``, run ``arrays`` once, and only then let other threads see it."""
+        rows = shapes[0][0]
+        predicted = self._shape_bytes.get(rows, 0)
+        self._kept.claim(self, shapes, predicted)
+        before = anonymous_bytes()
+        try:
+            # Compiling reads through the weights file; on a memory budget even that is not to show.
+            sparing = releasing_mapped(self._weights) if self._kept.is_limited else contextlib.nullcontext()
+            with self._failures(shapes), sparing:
+                request = self._made(shapes)
+                request.infer(arrays)
+        except BaseException:
+            self._kept.drop(self, shapes)
+            raise
+        self._give_back()
+        known = shapes == tuple(self.spec.input_shapes(rows).values())  # what was predicted is that of this size
+        self._kept.keep(self, shapes, request, predicted if known else max(predicted, anonymous_bytes() - before))
+        return request
 
-    def _keep(self, shapes: _Shapes, request: ov.InferRequest) -> None:
-        with self._lock:
-            self._requests[shapes] = request
-            if len(self._requests) > _MAX_SHAPES:
-                self._requests.popitem(last=False)
+    def _made(self, shapes: Shapes) -> ov.InferRequest:
+        """Return a request of a model for these shapes: one that an earlier start compiled, or a new one."""
+        compiled = self._blobs.load(shapes) if self._blobs else None
+        if compiled is None:
+            model = self._core.read_model(self._path)
+            model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+            config = self._blobs.config if self._blobs else self._config
+            compiled = self._core.compile_model(model, self.device, config)
+            if self._blobs:
+                self._blobs.save(shapes, compiled)
+        return compiled.create_infer_request()
 
-    def _compile(self, shapes: _Shapes) -> ov.InferRequest:
-        model = self._core.read_model(self._path)
-        model.reshape({i: ov.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        return self._core.compile_model(model, self.device, self._config).create_infer_request()
+    def _give_back(self) -> None:
+        """Free what compiling left: the pages of the weights file, whose packed copies the compiled models have."""
+        if self._weights.is_file() and self._weights.stat().st_size >= _GIVE_BACK_FROM:
+            trim_heap()
+            release_mapped(self._weights)
 
     @contextlib.contextmanager
-    def _failures(self, shapes: _Shapes) -> Iterator[None]:
+    def _failures(self, shapes: Shapes) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
@@ -131,6 +149,7 @@ class OpenVINOBackend:
     """Engines in OpenVINO's own format (``.xml`` beside ``.bin``)."""
 
     name = "openvino"
+    packs_each_shape = True
 
     def __init__(self) -> None:
         self._core = ov.Core()

@@ -1,6 +1,7 @@
 """``mezzotint serve`` and ``demo``: what they say, and how they end."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         ([], 2, "Missing argument 'BUNDLE...'"),
         (["missing", "--port", "70000"], 2, "'--port'"),
         (["missing", "--device", "unett=cpu"], 3, "'unett' is no component"),
+        (["missing", "--memory-budget", "2.5G"], 2, "'2.5G' is no size; write 2.5GiB, 800MB or a number of bytes"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(
@@ -27,6 +29,16 @@ def test_what_cannot_be_served_is_one_sentence(
 ) -> None:
     assert run(cli, ["serve", *arguments]) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_a_budget_that_is_too_small_names_what_is_needed_and_had(
+    emoji_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["serve", str(emoji_bundle), "--port", "0", "--memory-budget", "100MiB"]) == 3
+    assert re.search(
+        r"memory budget 100 MiB: one row count of each engine needs \S+ [MG]iB, .*; allow that much",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_port_that_is_taken_is_one_sentence(server: str, emoji_bundle: Path) -> None:

@@ -152,7 +152,8 @@ compile_checkpoint(CompileJob(source=source, output=Path(output), cache=Path(cac
 """
 STAGES = [
     "load", "reference", "export text_encoder", "export unet", "export vae_decoder", "export vae_encoder",
-    "derive unet fp32", "build unet fp32", "verify unet fp32", "measure unet", "verify vae_decoder fp32", "bundle",
+    "derive unet fp32", "build unet fp32", "verify unet fp32", "measure unet", "weigh unet",
+    "verify vae_decoder fp32", "bundle",
 ]  # fmt: skip
 
 

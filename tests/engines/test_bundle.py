@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.bundle import LoadOptions, open_bundle, parse_devices, row_counts
+from mezzotint.engines.bundle import RESERVED_BYTES, LoadOptions, open_bundle, parse_devices, plan_loading
 from mezzotint.engines.errors import BundleError, DeviceNotFound
 from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
 from mezzotint.engines.model import Model, generate
@@ -88,17 +89,6 @@ def test_devices_are_read_whole_or_by_component() -> None:
         parse_devices("clip=cpu")
 
 
-def test_rows_are_prepared_within_one_class_that_agrees_up_to_the_knee(emoji_bundle: Path) -> None:
-    unet = read_manifest(emoji_bundle).engine(Component.UNET)
-    assert unet.row_classes == ((1, 2, 4, 8),)
-    flat = unet.model_copy(update={"step_ms": {1: 10.0, 2: 20.0, 4: 40.0, 8: 80.0}})
-    steep = unet.model_copy(update={"step_ms": {1: 10.0, 2: 11.0, 4: 12.0, 8: 13.0}})
-    apart = steep.model_copy(update={"row_classes": ((1,), (2, 4), (8,))})
-    assert row_counts(flat) == (1,)
-    assert row_counts(steep) == (1, 2, 4, 8)
-    assert row_counts(apart) == (2, 4)
-
-
 def pixels(model: Model, *requests: Request) -> list[np.ndarray[Any, Any]]:
     made = generate(model, list(requests))
     return [image.pixels for images in made for image in images if image.pixels is not None]
@@ -134,6 +124,57 @@ def test_rows_that_are_prepared_later_change_nothing(emoji_bundle: Path) -> None
     model.warm_up_rest()
     for a, b in zip(before, pixels(model, MINE, *OTHERS), strict=True):
         assert np.array_equal(a, b)
+
+
+def budget(bundle: Path, *, shares: float) -> LoadOptions:
+    """Options with room for one row count of each engine and a share of all others, in a process that takes nothing."""
+    planned = plan_loading([bundle], HERE).wanted[bundle].values()
+    fewest = sum(engine.num_bytes((min(engine.counts),)) for engine in planned)
+    most = sum(engine.num_bytes(engine.counts) for engine in planned)
+    return replace(HERE, memory_budget=RESERVED_BYTES + fewest + int(shares * (most - fewest)))
+
+
+@pytest.fixture
+def empty_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mezzotint.engines.bundle.resident_bytes", lambda: 0)
+
+
+@pytest.mark.usefixtures("empty_process")
+def test_a_budget_prepares_fewer_row_counts_and_changes_no_picture(emoji: Model, steep_bundle: Path) -> None:
+    tight = open_bundle(steep_bundle, budget(steep_bundle, shares=0.0))
+    assert {engine.row_counts for engine in tight.engines.values()} == {(1,)}
+    loose = open_bundle(steep_bundle, budget(steep_bundle, shares=1.0))
+    assert loose.engines[Component.UNET, "full"].row_counts == (1, 2, 4, 8)
+    assert np.array_equal(pixels(tight, MINE)[0], pixels(emoji, MINE)[0])
+    tight.close()
+    loose.close()
+
+
+@pytest.fixture
+def steep_bundle(bundle: Path) -> Path:
+    """The demo model as a machine would have timed it on which rows gain a lot."""
+    for i in range(4):
+        edit(bundle, lambda manifest, i=i: manifest["engines"][i].update(step_ms={1: 10.0, 2: 11.0, 4: 12.0, 8: 13.0}))
+    return bundle
+
+
+@pytest.mark.usefixtures("empty_process")
+def test_several_bundles_share_one_budget(steep_bundle: Path, emoji_bundle: Path) -> None:
+    room = budget(steep_bundle, shares=0.0)
+    plan_loading([steep_bundle], room)
+    with pytest.raises(
+        BundleError, match=r"memory budget \d+ MiB: one row count of each engine needs \d+ MiB, \d+ MiB"
+    ):
+        plan_loading([steep_bundle, emoji_bundle], room)
+
+
+def test_what_an_engine_takes_in_memory_is_measured_and_may_be_missing(bundle: Path) -> None:
+    unet = read_manifest(bundle).engine(Component.UNET)
+    assert set(unet.resident_bytes) >= {1}
+    assert all(20 << 20 < num_bytes < 1 << 30 for num_bytes in unet.resident_bytes.values())
+    for i in range(4):
+        edit(bundle, lambda manifest, i=i: manifest["engines"][i].pop("resident_bytes"))
+    assert plan_loading([bundle], replace(HERE, memory_budget=4 << 30)).shapes is not None
 
 
 OPEN = """

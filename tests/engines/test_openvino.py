@@ -1,15 +1,21 @@
 """OpenVINO engines: rows split freely, one compiled model for each shape, errors of one sentence."""
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import openvino as ov
 import pytest
 
+from mezzotint.compile.build import build
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends.openvino import BACKEND
+from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.shapes import CompiledShapes
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
 
 ONE_THREAD = EngineOptions(num_threads=1, row_counts=(8,))
@@ -61,12 +67,125 @@ def test_arrays_that_are_not_contiguous_are_read_by_value(file: Path) -> None:
     np.testing.assert_array_equal(engine.run(views)["output"], engine.run(copies)["output"])
 
 
-def test_compiled_blobs_are_kept_where_the_host_says(file: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def engine_folder(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny graph as the compiler builds it: OpenVINO's own two files."""
+    folder = tmp_path_factory.mktemp("built")
+    build(file, folder, "openvino")
+    return folder
+
+
+def built_spec(folder: Path) -> EngineEntry:
+    names = ("unet.xml", "unet.bin")
+    return tiny_spec(folder / names[0], "openvino").model_copy(update={"files": dict.fromkeys(names, "0" * 64)})
+
+
+def no_compiling(self: ov.Core, *_: object) -> NoReturn:
+    raise AssertionError("a graph was read, though a compiled one is kept")
+
+
+def test_a_kept_graph_is_used_without_reading_the_engine_and_gives_the_same_bits(
+    engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = EngineOptions(num_threads=1, cache_dir=tmp_path / "blobs")
-    fresh = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options).run(tiny_inputs(1))["output"]
-    assert list((tmp_path / "blobs").glob("*.blob"))
-    cached = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options).run(tiny_inputs(1))["output"]
-    np.testing.assert_array_equal(fresh, cached)
+    fresh = BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))["output"]
+    (blob,) = (tmp_path / "blobs").iterdir()
+    assert blob.suffix == ".blob"
+    monkeypatch.setattr(ov.Core, "read_model", no_compiling)
+    kept = BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))["output"]
+    np.testing.assert_array_equal(fresh, kept)
+
+
+@pytest.mark.parametrize("other", ["threads", "files", "shapes"])
+def test_a_graph_that_was_kept_for_something_else_is_not_used(
+    engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    options = EngineOptions(num_threads=1, cache_dir=tmp_path)
+    BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))
+    spec, rows = built_spec(engine_folder), 1
+    match other:
+        case "threads":
+            options = EngineOptions(num_threads=2, cache_dir=tmp_path)
+        case "files":
+            spec = spec.model_copy(update={"files": spec.files | {"unet.bin": "1" * 64}})
+        case _:
+            options, rows = EngineOptions(num_threads=1, row_counts=(2,), cache_dir=tmp_path), 2
+    monkeypatch.setattr(ov.Core, "read_model", no_compiling)
+    with pytest.raises(AssertionError, match="a graph was read"):
+        BACKEND.load(engine_folder, spec, options).run(tiny_inputs(rows))
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda content: content[:1000],
+        lambda _: b"",
+        lambda _: hashlib.sha256(b"foreign").digest() + b"foreign",
+    ],
+    ids=["flipped", "cut", "empty", "foreign"],
+)
+def test_a_damaged_or_foreign_graph_is_compiled_again(
+    engine_folder: Path, tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = EngineOptions(num_threads=1, cache_dir=tmp_path)
+    fresh = BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))["output"]
+    (blob,) = tmp_path.iterdir()
+    whole = blob.read_bytes()
+    blob.write_bytes(damage(whole))
+    again = BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))["output"]
+    np.testing.assert_array_equal(fresh, again)
+    assert "it is compiled again" in caplog.text
+    assert len(blob.read_bytes()) == len(whole)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    engine_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    options = EngineOptions(num_threads=1, cache_dir=tmp_path / "file" / "blobs")
+    BACKEND.load(engine_folder, built_spec(engine_folder), options).run(tiny_inputs(1))
+    assert "cannot be written" in caplog.text
+
+
+def test_graphs_of_a_bundle_are_kept_without_its_weights(
+    emoji_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):
+        model = open_bundle(emoji_bundle, LoadOptions(devices={}))
+        model.warm_up()
+        model.close()
+    blobs = list(tmp_path.rglob("*.blob"))
+    assert len(blobs) == len(model.engines)
+    assert sum(blob.stat().st_size for blob in blobs) < (emoji_bundle / "unet.bin").stat().st_size / 4
+
+
+def test_on_a_budget_sizes_make_room_for_each_other_and_stay_right(file: Path) -> None:
+    limited = CompiledShapes(limit_bytes=100)
+    bytes_by_rows = {1: 60, 2: 60}
+    options = EngineOptions(num_threads=1, row_counts=(1, 2), shapes=limited, shape_bytes=bytes_by_rows)
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options)
+    free = BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(num_threads=1, row_counts=(1, 2)))
+    for rows in (1, 2, 3, 1):
+        inputs = tiny_inputs(rows)
+        np.testing.assert_array_equal(engine.run(inputs)["output"], free.run(inputs)["output"])
+        assert limited.num_bytes == 60
+    engine.close()
+    assert limited.num_bytes == 0
+
+
+def test_a_shape_that_fails_holds_no_room(file: Path) -> None:
+    limited = CompiledShapes(limit_bytes=100)
+    options = EngineOptions(num_threads=1, shapes=limited, shape_bytes={1: 60})
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), options)
+    with pytest.raises(EngineFailed):
+        engine.run(tiny_inputs(1) | {"sample": np.zeros((1, 5, 8, 8), np.float32)})
+    assert limited.num_bytes == 0
 
 
 def test_the_host_chooses_the_device_by_any_case(file: Path) -> None:

@@ -14,7 +14,7 @@ from mezzotint.cli.progress import size_text
 if TYPE_CHECKING:
     from mezzotint.engines.manifest import AxisRange, EngineEntry, Manifest, Measured
 
-_WIDE = 120  # columns of a table that is not shown on a terminal
+_WIDE = 136  # columns of a table that is not shown on a terminal
 
 
 @click.command()
@@ -69,7 +69,9 @@ def _facts(manifest: "Manifest") -> list[str]:
 
 
 def _engines(folder: Path, manifest: "Manifest") -> Table:
-    table = Table("engine", "backend", "precision", "device", "size", "axes", "bit-equal rows", "ms by rows")
+    table = Table(
+        "engine", "backend", "precision", "device", "size", "axes", "bit-equal rows", "ms by rows", "MiB by rows"
+    )
     for entry in manifest.engines:
         flavour = f" {entry.flavour}" if entry.flavour else ""
         table.add_row(
@@ -81,6 +83,7 @@ def _engines(folder: Path, manifest: "Manifest") -> Table:
             "\n".join(f"{name} {_range(axis)}" for name, axis in entry.axes.items()),
             "\n".join(" ".join(map(str, group)) for group in entry.row_classes),
             "\n".join(f"{rows}: {ms:.1f}" for rows, ms in sorted(entry.step_ms.items())),
+            "\n".join(f"{rows}: {size >> 20}" for rows, size in sorted(entry.resident_bytes.items())),
         )
     return table
 

@@ -13,6 +13,24 @@ READY = "serving on "
 _LEVELS = ("debug", "info", "warning", "error")
 
 
+class MemorySize(click.ParamType[int]):
+    """A size in memory: a number with a unit, or of bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes; fails with one sentence."""
+        from mezzotint.engines.memory import parse_size
+
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+MEMORY_SIZE = MemorySize()
+
+
 @click.command()
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -65,6 +83,14 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="One row a call in one fixed shape, for engines whose rows depend on their neighbours: slower, and bit-equal "
     "in any load.",
 )
+@click.option(
+    "--memory-budget",
+    type=MEMORY_SIZE,
+    default=None,
+    metavar="SIZE",
+    help="What the server may take in memory, as 2.5GiB or 800MB: engines are then prepared for fewer row counts, and "
+    "sizes that were used longest ago make room for new ones. [default: no limit]",
+)
 @click.option("--no-cache", is_flag=True, help="Keep nothing in the user's cache folder; the next start is slower.")
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="info is one line a request."
@@ -79,6 +105,7 @@ def command(
     max_started_images: int,
     drain_seconds: float,
     strict: bool,
+    memory_budget: int | None,
     no_cache: bool,
     log_level: str,
 ) -> None:
@@ -100,7 +127,7 @@ def command(
         drain_seconds=drain_seconds,
         core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images),
     )
-    options = LoadOptions(parse_devices(device), num_threads, strict, cache=not no_cache)
+    options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
     asyncio.run(
         serve(list(bundles), config, options, ready=lambda port: click.echo(f"mezzotint: {READY}{host}:{port}"))
     )

@@ -1,0 +1,114 @@
+"""How long until a bundle serves, and what does it hold in memory then?
+
+    python -m benchmarks.start build/emoji-fp32 build/sd15-int8 --starts 5
+
+A first start has an empty cache, later ones find what it left; the cache is a temporary one. Memory is read when the
+server says that it is ready, and again when all row counts are prepared: its resident set, and what of it no file
+stands behind.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import percentiles, publish
+from mezzotint.cli.serve import READY
+
+_SETTLED_S = 1.0  # without any CPU time to speak of, and everything is prepared
+_IDLE_SHARE = 0.05
+_MAX_SETTLING_S = 120.0
+_FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "VmHWM": "peak"}
+
+
+@contextmanager
+def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[tuple[int, float]]:
+    """Serve a bundle; gives (process id, seconds from process start until it says that it is ready)."""
+    command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", *options]
+    begun = time.perf_counter()
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as p:
+        assert p.stdout is not None
+        line = p.stdout.readline()
+        seconds = time.perf_counter() - begun
+        if READY not in line:
+            raise SystemExit(f"{bundle}: the server did not start; try `mezzotint serve {bundle}`")
+        yield p.pid, seconds
+        p.terminate()
+
+
+def memory_mib(pid: int) -> dict[str, int]:
+    """Return the resident set, its anonymous part and its highest value so far, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    found = {line.split(":")[0]: int(line.split()[1]) >> 10 for line in lines if ":" in line and line.endswith("kB")}
+    return {name: found[field] for field, name in _FIELDS.items()}
+
+
+def settle(pid: int) -> None:
+    """Wait until the process has used next to no CPU for a while."""
+    until = time.perf_counter() + _MAX_SETTLING_S
+    used = cpu_seconds(pid)
+    while time.perf_counter() < until:
+        time.sleep(_SETTLED_S)
+        before, used = used, cpu_seconds(pid)
+        if used - before < _IDLE_SHARE * _SETTLED_S:
+            return
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(bundle: Path, num_starts: int, options: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the row of one bundle, and all that was measured."""
+    with tempfile.TemporaryDirectory() as cache:
+        with served(bundle, Path(cache), options) as (pid, first_s):
+            settle(pid)
+        later, ready, prepared = [], [], []
+        for _ in range(num_starts):
+            with served(bundle, Path(cache), options) as (pid, seconds):
+                later.append(seconds)
+                ready.append(memory_mib(pid))
+                settle(pid)
+                prepared.append(memory_mib(pid))
+    found = percentiles(later)
+    row = {
+        "bundle": bundle.name,
+        "options": " ".join(options),
+        "first start s": round(first_s, 2),
+        "later starts s, p50": round(found["p50"], 2),
+        "p95": round(found["p95"], 2),
+        "n": found["n"],
+        "MiB at ready": ready[-1]["resident"],
+        "anonymous": ready[-1]["anonymous"],
+        "peak until then": ready[-1]["peak"],
+        "MiB with all row counts": prepared[-1]["resident"],
+    }
+    return row, {"later_s": later, "ready": ready, "prepared": prepared}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--starts", type=int, default=5, help="later starts of each bundle")
+    parser.add_argument("--memory-budget", default="", help="as of `mezzotint serve`")
+    parser.add_argument("--name", default="start", help="what the results' files are called")
+    given = parser.parse_args()
+    options = ["--memory-budget", given.memory_budget] if given.memory_budget else []
+    measured = {bundle.name: measure(bundle, given.starts, options) for bundle in given.bundles}
+    rows = [row for row, _ in measured.values()]
+    publish(
+        given.name, "How long until a bundle serves?", rows, {name: all_of for name, (_, all_of) in measured.items()}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Which row counts each engine is prepared for: those that gain something, as far as memory has room for them.
+
+Imports the manifest and rows alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mezzotint.engines.errors import BundleError
+from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.memory import size_text
+from mezzotint.engines.rows import knee, split_rows
+
+# A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
+_MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
+_PER_FILE_BYTE = 1.25  # what an engine takes for each byte of its files, where nothing was measured
+_MARGIN_BYTES = 16 << 20  # beside others an engine takes up to that much more than alone (measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An engine and the row counts that it would be prepared for if memory were no matter.
+
+    Attributes:
+        entry: what the manifest says of it.
+        counts: the row counts.
+        file_bytes: the size of its files.
+        packs_each_shape: whether each row count holds packed weights of its own.
+    """
+
+    entry: EngineEntry
+    counts: tuple[int, ...]
+    file_bytes: int
+    packs_each_shape: bool
+
+    def shape_bytes(self) -> dict[int, int]:
+        """Return the predicted bytes of each row count alone: as measured when compiling, or by the files' size."""
+        guess = int(self.file_bytes * _PER_FILE_BYTE)
+        alone = {count: self.entry.resident_bytes.get(count, guess) for count in self.counts}
+        return {count: num_bytes + min(num_bytes // 4, _MARGIN_BYTES) for count, num_bytes in alone.items()}
+
+    def num_bytes(self, counts: Sequence[int]) -> int:
+        """Return the predicted bytes of these row counts together."""
+        each = self.shape_bytes()
+        return (sum if self.packs_each_shape else max)(each[count] for count in counts)
+
+    def call_ms(self, num_rows: int, counts: Sequence[int]) -> float:
+        """Return the milliseconds of a call that is split over these row counts; 0 where they were not measured."""
+        return sum(self.entry.step_ms.get(part, 0.0) for part in split_rows(num_rows, counts))
+
+
+def row_counts(entry: EngineEntry) -> tuple[int, ...]:
+    """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee."""
+    most = knee(entry.step_ms) if entry.step_ms else entry.axes["rows"].max
+    best = max(entry.row_classes, key=len)
+    most = min(most, _MAX_PREPARED.get(entry.component, most))
+    return tuple(count for count in best if count <= most) or best[:1]
+
+
+def max_rows(entry: EngineEntry) -> int:
+    """Return the most rows of a call that gain something."""
+    # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
+    return min(entry.axes["rows"].max, max(2, *row_counts(entry)))
+
+
+def fit(wanted: Sequence[Wanted], has_bytes: int, budget_bytes: int) -> list[tuple[int, ...]]:
+    """Return the row counts of each engine that fit together in a memory budget.
+
+    Each engine has its smallest one; then those are added that gain the most time for their bytes.
+
+    Args:
+        wanted: the engines.
+        has_bytes: what the process takes without them.
+        budget_bytes: what it may take.
+
+    Raises:
+        BundleError: even one row count of each engine does not fit.
+    """
+    chosen: list[tuple[int, ...]] = [(min(engine.counts),) for engine in wanted]
+    taken = has_bytes + sum(engine.num_bytes(counts) for engine, counts in zip(wanted, chosen, strict=True))
+    if taken > budget_bytes:
+        raise BundleError(
+            f"memory budget {size_text(budget_bytes)}: one row count of each engine needs {size_text(taken)}, "
+            f"{size_text(has_bytes)} of it before any is loaded; allow that much, or serve fewer bundles or a bundle "
+            "of a lower precision"
+        )
+    more = [(i, count) for i, engine in enumerate(wanted) for count in engine.counts if count not in chosen[i]]
+    for i, count in sorted(more, key=lambda item: _order(wanted[item[0]], item[1])):
+        added = tuple(sorted((*chosen[i], count)))
+        num_bytes = wanted[i].num_bytes(added) - wanted[i].num_bytes(chosen[i])
+        if taken + num_bytes <= budget_bytes:
+            chosen[i], taken = added, taken + num_bytes
+    return chosen
+
+
+def _order(engine: Wanted, count: int) -> tuple[float, int]:
+    """Return what sorts the row counts that may be added: by milliseconds gained for a byte, then by rows."""
+    gain = engine.call_ms(count, (min(engine.counts),)) - engine.call_ms(count, (count,))
+    return -gain / max(1, engine.shape_bytes()[count]), count
