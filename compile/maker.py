@@ -144,7 +144,9 @@ class Maker:
         return replace(candidate, entry=entry.model_copy(update={"resident_bytes": self._resident(candidate, entry)}))
 
     def _resident(self, candidate: Candidate, entry: EngineEntry) -> dict[int, int]:
-        """Return the bytes that the engine takes by the row counts that servers prepare it for."""
+        """Return the bytes that a large engine takes by the row counts that servers prepare it for."""
+        if sum((candidate.folder / name).stat().st_size for name in entry.files) < resident.LEAST_BYTES:
+            return {}  # a memory budget goes by its files
         counts = row_counts(entry)
 
         def work(_folder: Path) -> dict[int, int]:

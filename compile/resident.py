@@ -17,6 +17,8 @@ from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.memory import resident_bytes, trim_heap
 
+LEAST_BYTES = 8 << 20  # of an engine's files: smaller ones decide nothing, and measuring one takes seconds
+
 
 def resident_by_rows(folder: Path, entry: EngineEntry, device: str, counts: Sequence[int]) -> dict[int, int]:
     """Return the bytes that a process gains which is prepared for each of these row counts alone.
