@@ -14,7 +14,7 @@ from mezzotint.compile.stages import StageResult, Stages, code_digest
 from mezzotint.compile.targets import Target, with_channels_last_norms
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import CompileError, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Measured, Precision
+from mezzotint.engines.manifest import Component, EngineEntry, Measured, Precision
 from mezzotint.engines.prepared import row_counts
 from mezzotint.engines.variants import stem
 
@@ -160,7 +160,8 @@ class Maker:
         ranges = None
         if self._calibration and value.is_calibrated:
             ranges = self._calibration.ranges(target)
-            target = with_channels_last_norms(target, self._stages)
+            if target.component is Component.VAE_DECODER:
+                target = with_channels_last_norms(target, self._stages)
 
         def work(folder: Path) -> dict[str, Any]:
             file = folder / f"{target.name}.onnx"

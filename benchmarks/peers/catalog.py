@@ -38,6 +38,7 @@ class Export:
         command: what follows the environment's ``bin`` folder; ``{checkpoint}`` and ``{target}`` are filled in.
         needs: the export that it is made from, or the checkpoint where empty.
         quantise: settings of ``workers/openvino_quantise.py``, which makes it where there is no command.
+        rest: the export that all other components are copied from.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Export:
     command: tuple[str, ...] = ()
     needs: str = ""
     quantise: Mapping[str, Any] = field(default_factory=dict)
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ EXPORTS = {
             "openvino-int8-vae",
             "optimum-intel",
             needs="openvino-fp32",
-            quantise={"unet": "int8", "vae_decoder": "int8"},
+            quantise={"vae_decoder": "int8"},
+            rest="openvino-int8",
         ),
         Export(
             "onnx-fp32",

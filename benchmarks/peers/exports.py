@@ -48,9 +48,11 @@ def ensure_export(export: Export, at: Workplace) -> Path:
     """Make an export, and what it is made from, where it is not there; returns its folder. Raises NotMade."""
     packages = ensure_environment(PEERS[export.peer], at.work)
     needed = ensure_export(EXPORTS[export.needs], at) if export.needs else at.checkpoint
+    rest = ensure_export(EXPORTS[export.rest], at) if export.rest else None
     source: dict[str, Any] = {"checkpoint": at.digest, "packages": packages, "command": list(export.command)}
     if export.quantise:
         source |= {"quantise": dict(export.quantise), "size": [at.height, at.width], "samples": at.samples}
+        source |= {"rest": export.rest} if export.rest else {}
 
     def make(folder: Path) -> dict[str, Any]:
         say(f"making {export.name}")
@@ -61,6 +63,7 @@ def ensure_export(export: Export, at: Workplace) -> Path:
         else:
             job = folder / "quantise.json"
             stated = {"model": str(needed.absolute()), "target": str(folder.absolute())}
+            stated |= {"rest": str(rest.absolute())} if rest else {}
             job.write_text(json.dumps({**source, **stated}), encoding="utf-8")
             command = [programs / "python", "-m", "benchmarks.peers.workers.openvino_quantise", job.absolute()]
         run(command, _OFFLINE, reason=f"{export.name} cannot be made")

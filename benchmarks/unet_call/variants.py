@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {
     "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
     "NUM_STREAMS": 1,
 }
-NOMINAL_RANGE = (-4.0, 8.0)  # of every activation: a range changes no time, as long as its zero point is not 0
+NOMINAL_RANGE = (-4.0, 8.0)
 
 Keep = Callable[[quantise.Site], bool]
 
@@ -35,6 +35,8 @@ class Variant:
         name: what the row says.
         against: the row that its gain is counted from; empty where there is none.
         in_float: sites that keep float activations, though the precision rounds them.
+        kept: whether the compiler does so; those that it does not show why.
+        covered: the range of every activation; it changes no time, but by its zero point.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Variant:
     rewrites: tuple[rewrite.Rewrite, ...] = ()
     against: str = ""
     in_float: Keep = field(default=lambda _site: False)
+    kept: bool = True
+    covered: tuple[float, float] = NOMINAL_RANGE
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def make(variant: Variant, exported: Path, work: Path) -> Path:
         rewrite.rewrite(exported, source, variant.rewrites)
         sites = quantise.sites(onnx.load(source, load_external_data=False), variant.precision)
         unrounded = frozenset(site.node.name for site in sites if variant.in_float(site))
-        ranges = {site.tensor: NOMINAL_RANGE for site in sites}
+        ranges = {site.tensor: variant.covered for site in sites}
         derive(source, target, variant.precision, "openvino", ranges, unrounded=unrounded)
         for file in folder.glob(f"{source.name}*"):
             file.unlink()

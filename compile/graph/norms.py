@@ -3,7 +3,8 @@
 The exporter views [rows, C, h, w] as [rows, groups, …], which is no view of memory whose channels lie together, as
 int8 convolutions have it: OpenVINO copies each tensor there and back. It fuses norms of float graphs, but not of those
 with rounded activations (it decomposes them before), so this is for int8 alone: float engines are up to 1.8 times
-slower with it.
+slower with it. It pays where pixels are many, in decoders; a UNet's tensors are so small that what it saves in copies
+it loses in the many small nodes (``benchmarks/unet_call``).
 """
 
 from collections.abc import Sequence

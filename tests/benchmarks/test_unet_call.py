@@ -88,7 +88,7 @@ def test_every_row_is_counted_from_one_before_it_or_after() -> None:
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert {row.against for row in rows} <= {"", *names}
-    assert {applied.__name__ for applied in PASSES} == {name[2:] for name in names if name.startswith("+ ")}
+    assert {applied.__name__ for applied in PASSES} <= {name[2:] for name in names if name.startswith("+ ")}
 
 
 def test_layers_are_grouped_by_position_and_kind(exported: Path) -> None:

@@ -17,6 +17,7 @@ def load(job: Job, clock: Clock) -> Paint:
     """Open a bundle. Settings are fields of the request."""
     model = open_bundle(Path(job.model), LoadOptions(devices={}))
     model.warm_up()
+    model.warm_up_rest()  # as a server does behind its first answer
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in job.settings.items()
     }

@@ -50,7 +50,7 @@ PROMPTS = (
 
 
 def collect(pipeline: Any, components: list[str], job: dict[str, Any]) -> dict[str, list[Any]]:
-    """Paint until the UNet was called often enough; returns the inputs of each component's calls."""
+    """Paint until the UNet was called ``samples`` times; returns the inputs of each component's calls."""
     parts = {name: pipeline.vae.decoder if name == "vae_decoder" else getattr(pipeline, name) for name in components}
     inputs: dict[str, list[Any]] = {name: [] for name in components}
     pipeline.compile()
@@ -67,7 +67,7 @@ def collect(pipeline: Any, components: list[str], job: dict[str, Any]) -> dict[s
             guidance_scale=_GUIDANCE,
             generator=torch.Generator("cpu").manual_seed(picture),
         )
-        if len(inputs["unet"]) >= job["samples"]:
+        if (picture + 1) * _STEPS >= job["samples"]:
             break
     for name, part in parts.items():
         part.request = requests[name]
@@ -98,6 +98,10 @@ def main() -> None:
     dataset = OVCalibrationDataset({name: nncf.Dataset(found) for name, found in calls.items()})
     OVQuantizer(pipeline).quantize(calibration_dataset=dataset, ov_config=OVConfig(quantization_config=config))
     pipeline.save_pretrained(target)
+    if "rest" in job:
+        for part in sorted(Path(job["rest"]).glob("*/openvino_model.xml")):
+            if part.parent.name not in components:
+                shutil.copytree(part.parent, target / part.parent.name, dirs_exist_ok=True)
     # openvino.genai reads the scheduler's file and the converted tokenizer
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(source / part, target / part, dirs_exist_ok=True)
