@@ -9,7 +9,8 @@ import openvino as ov
 
 _COUNTED = ("Convolution", "MatMul")
 _SEE_THROUGH = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Multiply", "Convert")
-_MULTIPLYING = ("Convolution", "FullyConnected", "FullyConnectedCompressed", "MatMul", "Subgraph")
+_LAYERS = ("FullyConnected", "FullyConnectedCompressed", "FullyConnectedQuantizedLegacy")
+_MULTIPLYING = ("Convolution", "MatMul", "Subgraph", *_LAYERS)
 _EIGHT_BITS = ("i8", "u8")
 
 
