@@ -50,10 +50,13 @@ def beside_peers(name: str) -> tuple[str, str]:
     shown = [row for row in rows if _label(row) == OURS or row["configuration"] in fastest]
     peers = [row for row in rows if _label(row) != OURS]
     leaders = [min(peers, key=lambda row: _seconds(row[column]))["configuration"] for column in columns[::2]]
+    plain = [row for row in _of(rows, OURS) if "," not in row["configuration"]]
     text = " and ".join(
-        f"{leader} at {count} steps" for leader, count in zip(leaders, found["details"]["steps"], strict=True)
+        f"{leader} at {count} steps, where Mezzotint without shortcuts is {max(float(row[ratio]) for row in plain):.2f} "
+        "times as fast"
+        for leader, count, ratio in zip(leaders, found["details"]["steps"], columns[1::2], strict=True)
     )
-    return table([{key: row[key] for key in ("configuration", *columns, "peak MiB")} for row in shown]), text
+    return table([{key: row[key] for key in ("configuration", *columns, "peak MiB", "rounds")} for row in shown]), text
 
 
 def _of(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
