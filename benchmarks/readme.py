@@ -51,9 +51,9 @@ def beside_peers(name: str) -> tuple[str, str]:
     peers = [row for row in rows if _label(row) != OURS]
     leaders = [min(peers, key=lambda row: _seconds(row[column]))["configuration"] for column in columns[::2]]
     plain = [row for row in _of(rows, OURS) if "," not in row["configuration"]]
-    text = " and ".join(
-        f"{leader} at {count} steps, where Mezzotint without shortcuts is {max(float(row[ratio]) for row in plain):.2f} "
-        "times as fast"
+    text = " ".join(
+        f"At {count} steps the best of them is “{leader}”; Mezzotint without shortcuts is "
+        f"{max(float(row[ratio]) for row in plain):.2f} times as fast."
         for leader, count, ratio in zip(leaders, found["details"]["steps"], columns[1::2], strict=True)
     )
     return table([{key: row[key] for key in ("configuration", *columns, "peak MiB", "rounds")} for row in shown]), text
@@ -99,8 +99,8 @@ def region() -> str:
             "Which precision is fastest depends on model and machine, so `--precision auto` measures it.",
             "",
             "A whole picture beside other engines, full size, 256 pixels, DDIM, guidance 7.5, the same noise; of each "
-            "other engine its fastest settings ([all of them](benchmarks/results/peers-sd15-size.md)). The best peer "
-            f"is {leaders}. Rows with shortcuts paint another picture than those without.",
+            "other engine its fastest settings ([all of them](benchmarks/results/peers-sd15-size.md)). "
+            f"{leaders} Rows with shortcuts paint another picture than those without.",
             "",
             peers,
             "",
