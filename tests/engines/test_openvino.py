@@ -234,6 +234,6 @@ def test_narrow_weights_are_computed_with_in_float32_where_the_device_has_no_nar
     engine = BACKEND.load(file.parent, tiny_spec(file, "openvino", precision), ONE_THREAD)
     has = capability in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     engine.run(tiny_inputs(8))
-    (request,) = engine._requests.values()
+    ((request, _),) = engine._kept._kept.values()
     found = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
     assert found == (type_ if has else ov.Type.f32)
