@@ -9,7 +9,6 @@ guided trajectories of prompts that calibration has not seen.
 """
 
 import argparse
-import ast
 import re
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ from benchmarks.unet_call import variants
 from mezzotint.compile import export, samples
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import load_checkpoint
+from mezzotint.compile.graph.modules import path_of
 from mezzotint.compile.graph.quantise import Ranges, sites
 from mezzotint.compile.job import CompileJob, read_prompts
 from mezzotint.compile.precision import derive
@@ -38,7 +38,6 @@ from mezzotint.engines.bundle import cache_folder
 from mezzotint.engines.manifest import Component, Precision
 
 ROWS = 2
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _ROOT = "unet."  # the module that is exported
 # A linear layer on float activations and int8 weights would round them, group by group, in the call.
 _NO_ROUNDING_OF_ITS_OWN = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
@@ -88,9 +87,7 @@ def groups(model: onnx.ModelProto) -> list[Group]:
 
 def position_and_kind(node: onnx.NodeProto) -> str:
     """Return where a layer is and what it is, from the path of its torch module; numbers of its like are left out."""
-    notes = {entry.key: entry.value for entry in node.metadata_props}
-    paths = [scope for scope in ast.literal_eval(notes.get(_SCOPES, "[]")) if scope.startswith(_ROOT)]
-    parts = (paths[-1] if paths else node.name).removeprefix(_ROOT).split(".")
+    parts = (path_of(node) or node.name).removeprefix(_ROOT).split(".")
     length = 2 if parts[0].endswith("_blocks") else 1
     position, rest = ".".join(parts[:length]), ".".join(parts[length:])
     return f"{position} {_INSIDE_A_BLOCK.sub('', rest)}".strip()

@@ -7,7 +7,7 @@ from typing import Any
 
 from mezzotint.compile import build, choose, float16_graph, measure, precision, resident, verify, weights
 from mezzotint.compile.calibrate import Calibration
-from mezzotint.compile.graph import quantise
+from mezzotint.compile.graph import modules, quantise, zero_points
 from mezzotint.compile.job import CompileJob
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
@@ -163,12 +163,16 @@ class Maker:
             if target.component is Component.VAE_DECODER:
                 target = with_channels_last_norms(target, self._stages)
 
+        # A decoder's pictures are so large that its borders' constants would take more memory than its weights.
+        fold = self._job.backend == "openvino" and target.component is not Component.VAE_DECODER
+
         def work(folder: Path) -> dict[str, Any]:
             file = folder / f"{target.name}.onnx"
-            return asdict(precision.derive(target.onnx, file, value, self._job.backend, ranges))
+            job = self._job
+            return asdict(precision.derive(target.onnx, file, value, job.backend, ranges, without_zero_points=fold))
 
         inputs = {"source": target.source, "precision": value, "backend": self._job.backend, "ranges": ranges}
-        code = {"code": code_digest(precision, weights, float16_graph, quantise)}
+        code = {"code": code_digest(precision, weights, float16_graph, modules, quantise, zero_points)}
         return self._stages.run(f"derive {target.name} {value}", inputs | code, work)
 
     def _verified(self, target: Target, chain: Sequence[Candidate]) -> Candidate:

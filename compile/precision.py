@@ -20,7 +20,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mezzotint.compile import weights
 from mezzotint.compile.float16_graph import to_float16_graph
-from mezzotint.compile.graph.quantise import Ranges, round_activations
+from mezzotint.compile.graph.quantise import Ranges, round_activations, sensitive
+from mezzotint.compile.graph.zero_points import Offset, fold_zero_points
 from mezzotint.compile.weights import Convert, Weight
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Precision
@@ -54,12 +55,14 @@ def derive(
     backend: str,
     ranges: Ranges | None = None,
     *,
-    unrounded: Collection[str] = (),
+    unrounded: Collection[str] | None = None,
+    without_zero_points: bool = False,
 ) -> PrecisionStats:
     """Write the float32 ONNX model ``source`` as ``target`` in another precision, for one backend.
 
     ``ranges`` are those of the activations that a calibrated precision rounds; the nodes named in ``unrounded`` keep
-    theirs float.
+    theirs float, by default those that lose most by it. ``without_zero_points`` takes zero points out of padded
+    convolutions, which pays where pictures are small.
 
     Raises:
         CompileError: the backend cannot run this precision, or the source cannot be read.
@@ -73,10 +76,13 @@ def derive(
     if source.resolve() == target.resolve():
         raise CompileError(f"{target}: is the export itself; write the {precision} model to another file")
     model = _read(source)
+    kept_float = sensitive(model) if unrounded is None else unrounded
     _forget_origin(model)
+    offsets: dict[str, list[Offset]] = {}
     if precision.is_calibrated:
-        _round_activations(model, precision, ranges or {}, unrounded)
-    convert = _converter(model, precision, backend)
+        _round_activations(model, precision, ranges or {}, kept_float)
+        offsets = fold_zero_points(model) if without_zero_points else {}
+    convert = weights.with_offsets(_converter(model, precision, backend), offsets)
     try:
         with _DataFile(target) as data:
             stats = _write_weights(model, source.parent, data, convert)

@@ -4,7 +4,7 @@ Each pass puts nodes before the graph that restore float32, and returns what is 
 weights can be read, converted and written one after the other.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from mezzotint.compile.graph.quantise import MIN_CHANNELS
+from mezzotint.compile.graph.zero_points import Offset
 
 Weight: TypeAlias = npt.NDArray[Any]
 Named: TypeAlias = Iterator[tuple[str, Weight]]
@@ -104,6 +105,21 @@ def int4_weights(model: ModelProto) -> Convert:
         yield f"{name}.scale", scale
 
     return convert
+
+
+def with_offsets(convert: Convert, offsets: Mapping[str, Sequence[Offset]]) -> Convert:
+    """Write beside each int8 kernel the weights of its offsets, sums of what the engine multiplies by."""
+
+    def convert_all(name: str, weight: Weight) -> Named:
+        written = list(convert(name, weight))
+        yield from written
+        if name in offsets:
+            stored, *scale = (array for _, array in written)
+            kernel = stored * scale[0].reshape(-1, 1, 1, 1) if scale else stored
+            for offset in offsets[name]:
+                yield from offset.weights(kernel)
+
+    return convert_all
 
 
 def num_bytes(weight: Weight) -> int:

@@ -36,7 +36,10 @@ Inputs = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one variant took and did: GFLOP counted in its own graph, milliseconds of each call and of the other's."""
+    """What one variant took and did.
+
+    GFLOP are counted in its own graph; milliseconds are of each call and of the other's; CPU over wall is of all these.
+    """
 
     variant: Variant
     gflop: float
@@ -44,6 +47,7 @@ class Measured:
     int8_share: float
     ms: list[float]
     against_ms: list[float]
+    cpu_over_wall: float
 
     @property
     def median_ms(self) -> float:
@@ -57,22 +61,27 @@ def all_variants(rewrites: Sequence[Rewrite] = REWRITES) -> list[Variant]:
     def is_product(site: Any) -> bool:
         return bool(site.symmetric)
 
-    rows = [Variant("int8 as exported", Precision.INT8, against="fp32 as exported")]
+    int8 = Precision.INT8
+    rows = [Variant("int8 as exported", int8, against="fp32 as exported", everything=True)]
     for i, applied in enumerate(rewrites, start=1):
-        rows.append(Variant(f"+ {applied.__name__}", Precision.INT8, tuple(rewrites[:i]), rows[-1].name))
+        rows.append(Variant(f"+ {applied.__name__}", int8, tuple(rewrites[:i]), rows[-1].name, everything=True))
     last, passes = rows[-1].name, tuple(rewrites)
-    floats = "fp32, rewrites"
     norms, positive = (*passes, channels_last_norms), (0.0, 8.0)
+    folded, floats, ours = "+ fold_zero_points", "fp32, rewrites", "+ sensitive layers in float"
     rows += [
-        Variant("+ channels_last_norms", Precision.INT8, norms, last, kept=False),
-        Variant("+ no zero points, so nothing to pad", Precision.INT8, passes, last, kept=False, covered=positive),
-        Variant("int8-bf16, rewrites", Precision.INT8_BF16, passes, last),
-        Variant("int8 without queries and keys", Precision.INT8, passes, last, is_product, kept=False),
+        Variant("+ channels_last_norms", int8, norms, last, everything=True, kept=False),
+        Variant("+ no zero points by range", int8, passes, last, everything=True, kept=False, covered=positive),
+        Variant(folded, int8, passes, last, everything=True, folded=True),
+        Variant(
+            "+ queries and keys in float", int8, passes, folded, is_product, everything=True, folded=True, kept=False
+        ),
+        Variant(ours, int8, passes, folded, folded=True),
+        Variant("int8-bf16", Precision.INT8_BF16, passes, ours, folded=True),
         Variant(floats, Precision.FP32, passes, "fp32 as exported"),
-        Variant("bf16, rewrites", Precision.BF16, passes, floats),
-        Variant("int8-hybrid, rewrites", Precision.INT8_HYBRID, passes, floats),
-        Variant("int8-weights, rewrites", Precision.INT8_WEIGHTS, passes, floats),
-        Variant("int8, rewrites", Precision.INT8, passes, floats),
+        Variant("bf16", Precision.BF16, passes, floats),
+        Variant("int8-hybrid", Precision.INT8_HYBRID, passes, floats, folded=True),
+        Variant("int8-weights", Precision.INT8_WEIGHTS, passes, floats),
+        Variant("int8", int8, passes, floats, folded=True),
     ]
     return [Variant("fp32 as exported", Precision.FP32), *rows]
 
@@ -110,9 +119,11 @@ def measure_all(rows: Sequence[Variant], exported: Path, side: int, rounds: int,
             other = variants.read(variants.make(before, exported, work), inputs)
             calls[before.name] = _caller(variants.compiled(other, **before.properties), inputs)
         del model
-        times = interleaved(calls, rounds=rounds, warmup=1)
+        with CpuShare() as cpu:
+            times = interleaved(calls, rounds=rounds, warmup=1)
         total = sum(gflop.values())
-        found.append(Measured(row, total, total * share, share, times[row.name], times.get(row.against, [])))
+        before_ms = times.get(row.against, [])
+        found.append(Measured(row, total, total * share, share, times[row.name], before_ms, cpu.value))
         print(f"{row.name}: {found[-1].median_ms:.1f} ms", flush=True)
     return found
 
@@ -166,6 +177,7 @@ def cells(found: Sequence[Measured], peaks: Mapping[str, float], exact: Mapping[
                 "predicted": round(at_peak / _at_peak_ms(before, peaks), 3) if before else "",
                 "measured": round(ratio, 3) if before else "",
                 "exact, dB": round(exact[m.variant.name[2:]], 1) if m.variant.name[2:] in exact else "",
+                "cpu/wall": m.cpu_over_wall,
             }
         )
     return rows
@@ -200,10 +212,9 @@ def main() -> None:
         last = next(row for row in rows if row.precision is Precision.INT8_BF16)
         exact = exactness(PASSES, folder / export.ONNX_FILE, side, work)
         peaks = measure_peaks()
-        with CpuShare() as cpu:
-            found = measure_all(rows, folder / export.ONNX_FILE, side, options.rounds, work)
+        found = measure_all(rows, folder / export.ONNX_FILE, side, options.rounds, work)
         spent = profile(last, folder / export.ONNX_FILE, side, work)
-    report(options, side, found, peaks, exact, spent, cpu.value)
+    report(options, side, found, peaks, exact, spent)
 
 
 def report(
@@ -213,18 +224,16 @@ def report(
     peaks: Mapping[str, float],
     exact: Mapping[str, float],
     spent: Sequence[operations.Kind],
-    cpu: float,
 ) -> None:
     """Write both tables: what each pass gives, and where the time of the last one goes."""
     at = f"{options.name}, {ROWS} rows of {side}×{side} latents"
     details = {
         "peak_gflops": {name: round(value, 1) for name, value in peaks.items()},
-        "cpu_over_wall": cpu,
         "ms": {m.variant.name: [round(ms, 2) for ms in m.ms] for m in found},
     }
     question = (
         f"What does each pass give to a UNet call? {at}; peak {peaks['fp32']:.0f} GFLOP/s in fp32, "
-        f"{peaks['bf16']:.0f} in bf16, {peaks['int8']:.0f} GOP/s in int8; cpu/wall {cpu}"
+        f"{peaks['bf16']:.0f} in bf16, {peaks['int8']:.0f} GOP/s in int8"
     )
     publish(f"unet-call-{options.name}-{side}", question, cells(found, peaks, exact), details)
     total = sum(kind.ms for kind in spent)

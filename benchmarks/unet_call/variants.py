@@ -35,6 +35,8 @@ class Variant:
         name: what the row says.
         against: the row that its gain is counted from; empty where there is none.
         in_float: sites that keep float activations, though the precision rounds them.
+        everything: whether layers are rounded, too, that the compiler leaves in float.
+        folded: whether padded convolutions have no zero points.
         kept: whether the compiler does so; those that it does not show why.
         covered: the range of every activation; it changes no time, but by its zero point.
     """
@@ -44,6 +46,8 @@ class Variant:
     rewrites: tuple[rewrite.Rewrite, ...] = ()
     against: str = ""
     in_float: Keep = field(default=lambda _site: False)
+    everything: bool = False
+    folded: bool = False
     kept: bool = True
     covered: tuple[float, float] = NOMINAL_RANGE
 
@@ -61,10 +65,20 @@ def make(variant: Variant, exported: Path, work: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         source = folder / "rewritten.onnx"
         rewrite.rewrite(exported, source, variant.rewrites)
-        sites = quantise.sites(onnx.load(source, load_external_data=False), variant.precision)
-        unrounded = frozenset(site.node.name for site in sites if variant.in_float(site))
+        graph = onnx.load(source, load_external_data=False)
+        sites = quantise.sites(graph, variant.precision)
+        sensitive = frozenset[str]() if variant.everything else quantise.sensitive(graph)
+        unrounded = sensitive | {site.node.name for site in sites if variant.in_float(site)}
         ranges = {site.tensor: variant.covered for site in sites}
-        derive(source, target, variant.precision, "openvino", ranges, unrounded=unrounded)
+        derive(
+            source,
+            target,
+            variant.precision,
+            "openvino",
+            ranges,
+            unrounded=unrounded,
+            without_zero_points=variant.folded,
+        )
         for file in folder.glob(f"{source.name}*"):
             file.unlink()
     return target

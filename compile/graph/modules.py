@@ -6,6 +6,7 @@ torch.onnx notes on every node the path of its module, such as ``unet.up_blocks.
 import ast
 
 import onnx_ir as ir
+from onnx import NodeProto
 
 from mezzotint.engines.errors import CompileError
 
@@ -25,6 +26,16 @@ def output_of(model: ir.Model, path: str) -> ir.Value:
                 if value.is_graph_output() or any(user not in inside for user in value.consumers()):
                     return value
     raise CompileError(f"the exported graph has no output of a module {path}; compile with the torch that is pinned")
+
+
+def path_of(node: NodeProto) -> str:
+    """Return the path of the module that made a node; empty for nodes of the exporter's own.
+
+    A node of a converted program has the names of its modules, outermost first, and its own.
+    """
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    *paths, _own = ast.literal_eval(notes.get(_SCOPES, "['']"))
+    return str(paths[-1]) if paths else ""
 
 
 def num_channels(value: ir.Value) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mezzotint.compile.calibrate import observe
-from mezzotint.compile.graph.quantise import best_range, grid, round_activations, sites
+from mezzotint.compile.graph.quantise import best_range, grid, round_activations, sensitive, sites
 from mezzotint.compile.precision import derive
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Precision
@@ -100,3 +100,21 @@ def test_the_rounded_graph_stays_close_to_the_float32_one(source: Path, tmp_path
 def test_int8_without_ranges_says_what_is_missing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"no range is known of tensor .*calibrate first"):
         derive(source, tmp_path / "b.onnx", Precision.INT8, "openvino")
+
+
+def test_the_layers_that_lose_most_keep_float_activations() -> None:
+    """Shortcuts and second feed forward layers of the last up block, whatever its number, and no other."""
+    paths = (
+        "unet.up_blocks.1.resnets.0.conv_shortcut",
+        "unet.up_blocks.2.resnets.1.conv_shortcut",
+        "unet.up_blocks.2.resnets.1.conv1",
+        "unet.up_blocks.2.attentions.0.transformer_blocks.0.ff.net.2",
+        "unet.up_blocks.2.attentions.0.transformer_blocks.0.ff.net.0.proj",
+        "unet.down_blocks.3.resnets.0.conv_shortcut",
+        "vae.decoder.up_blocks.3.resnets.0.conv_shortcut",
+    )
+    nodes = [helper.make_node("Conv", ["x", "w"], [path], name=path) for path in paths]
+    for node, path in zip(nodes, paths, strict=True):
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=repr(["", path, node.name]))
+    model = helper.make_model(helper.make_graph([*nodes, helper.make_node("Relu", ["x"], ["y"])], "unet", [], []))
+    assert sensitive(model) == {paths[1], paths[3]}
