@@ -81,6 +81,7 @@ def all_variants(rewrites: Sequence[Rewrite] = REWRITES) -> list[Variant]:
         Variant("bf16", Precision.BF16, passes, floats),
         Variant("int8-hybrid", Precision.INT8_HYBRID, passes, floats, folded=True),
         Variant("int8-weights", Precision.INT8_WEIGHTS, passes, floats),
+        Variant("int4-weights", Precision.INT4_WEIGHTS, passes, floats),
         Variant("int8", int8, passes, floats, folded=True),
     ]
     return [Variant("fp32 as exported", Precision.FP32), *rows]
@@ -137,10 +138,11 @@ def exactness(rewrites: Sequence[Rewrite], exported: Path, side: int, work: Path
     """Return the SNR in dB of fp32 after each rewrite alone, against the graph as exported."""
     outputs = {}
     for name, applied in {"": (), **{r.__name__: (r,) for r in rewrites}}.items():
-        file = variants.make(Variant(f"exact {name}", Precision.FP32, applied), exported, work)
-        inputs = inputs_of(ov.Core().read_model(file), side, TOKENS)
-        request = variants.compiled(variants.read(file, inputs)).create_infer_request()
-        outputs[name] = request.infer(dict(inputs))[0].copy()
+        with tempfile.TemporaryDirectory(dir=work) as folder:  # a large model's float graphs would fill the disk
+            file = variants.make(Variant(f"exact {name}", Precision.FP32, applied), exported, Path(folder))
+            inputs = inputs_of(ov.Core().read_model(file), side, TOKENS)
+            request = variants.compiled(variants.read(file, inputs)).create_infer_request()
+            outputs[name] = request.infer(dict(inputs))[0].copy()
     return {name: snr_db(outputs[""], output) for name, output in outputs.items() if name}
 
 
@@ -184,7 +186,7 @@ def cells(found: Sequence[Measured], peaks: Mapping[str, float], exact: Mapping[
 
 
 def _at_peak_ms(m: Measured, peaks: Mapping[str, float]) -> float:
-    rest = peaks["bf16" if "bf16" in m.variant.precision else "fp32"]
+    rest = peaks["bf16" if m.variant.computes_bf16 else "fp32"]
     return 1e3 * (m.int8_gflop / peaks["int8"] + (m.gflop - m.int8_gflop) / rest)
 
 
@@ -208,6 +210,7 @@ def main() -> None:
     del checkpoint, part
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
         rows = all_variants()
         last = next(row for row in rows if row.precision is Precision.INT8_BF16)
         exact = exactness(PASSES, folder / export.ONNX_FILE, side, work)

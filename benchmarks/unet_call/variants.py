@@ -54,7 +54,12 @@ class Variant:
     @property
     def properties(self) -> dict[str, Any]:
         """What OpenVINO is told beside CONFIG."""
-        return {"INFERENCE_PRECISION_HINT": "bf16"} if "bf16" in self.precision else {}
+        return {"INFERENCE_PRECISION_HINT": "bf16"} if self.computes_bf16 else {}
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether what is not int8 is computed in bfloat16."""
+        return "bf16" in self.precision or self.precision is Precision.INT4_WEIGHTS
 
 
 def make(variant: Variant, exported: Path, work: Path) -> Path:
