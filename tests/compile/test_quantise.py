@@ -103,18 +103,24 @@ def test_int8_without_ranges_says_what_is_missing(source: Path, tmp_path: Path) 
 
 
 def test_the_layers_that_lose_most_keep_float_activations() -> None:
-    """Shortcuts and second feed forward layers of the last up block, whatever its number, and no other."""
-    paths = (
-        "unet.up_blocks.1.resnets.0.conv_shortcut",
+    """Shortcuts of the last up block, and each up block's last second feed forward layer, whatever their numbers."""
+    kept = {
         "unet.up_blocks.2.resnets.1.conv_shortcut",
+        "unet.up_blocks.1.attentions.2.transformer_blocks.0.ff.net.2",
+        "unet.up_blocks.2.attentions.1.transformer_blocks.0.ff.net.2",
+    }
+    paths = (
+        *kept,
+        "unet.up_blocks.1.resnets.0.conv_shortcut",
         "unet.up_blocks.2.resnets.1.conv1",
-        "unet.up_blocks.2.attentions.0.transformer_blocks.0.ff.net.2",
-        "unet.up_blocks.2.attentions.0.transformer_blocks.0.ff.net.0.proj",
+        "unet.up_blocks.1.attentions.1.transformer_blocks.0.ff.net.2",
+        "unet.up_blocks.2.attentions.1.transformer_blocks.0.ff.net.0.proj",
         "unet.down_blocks.3.resnets.0.conv_shortcut",
+        "unet.down_blocks.1.attentions.2.transformer_blocks.0.ff.net.2",
         "vae.decoder.up_blocks.3.resnets.0.conv_shortcut",
     )
     nodes = [helper.make_node("Conv", ["x", "w"], [path], name=path) for path in paths]
     for node, path in zip(nodes, paths, strict=True):
         node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=repr(["", path, node.name]))
     model = helper.make_model(helper.make_graph([*nodes, helper.make_node("Relu", ["x"], ["y"])], "unet", [], []))
-    assert sensitive(model) == {paths[1], paths[3]}
+    assert sensitive(model) == kept
