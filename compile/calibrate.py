@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,22 @@ from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.targets import Target
 from mezzotint.engines.manifest import Component, Precision
 
+Choose: TypeAlias = Callable[..., tuple[float, float]]
+"""Makes the range of an observed tensor, ``choose(observer, symmetric=…)``."""
+
 _INNER_ROLES = ("feature", "hidden")  # what another engine of the component takes
 _MAX_ROWS = 160  # more samples move no range by a step of its grid
 _ROWS_OF_CALL = 4
 _VALUES_OF_CALL = 4096
+_MARGIN = 1.2  # of what a decoder's activations reached on the few pictures that it was shown
 
 
 def observe(
-    source: Path, feeds: Arrays, work: Path, progress: Callable[[float], None]
+    source: Path,
+    feeds: Arrays,
+    work: Path,
+    progress: Callable[[float], None],
+    choose: Choose | None = None,
 ) -> tuple[dict[str, Any], Arrays]:
     """Run a float32 graph on samples and return (the range of every tensor that int8 rounds, the graph's outputs).
 
@@ -34,6 +42,7 @@ def observe(
         feeds: its inputs, float32 [rows, …] each.
         work: a folder for what this needs on disk; it is emptied again.
         progress: hears the fraction that is done.
+        choose: makes a range of what was seen; unsaid ``between``.
     """
     model = onnx.load(source, load_external_data=False)
     kinds = {site.tensor: site.symmetric for site in sites(model, Precision.INT8)}
@@ -51,7 +60,7 @@ def observe(
         for name, arrays in kept.items():
             arrays.append(values[name])
         progress((i + 1) / len(batches))
-    ranges = {name: observer.range(symmetric=kinds[name]) for name, observer in observers.items()}
+    ranges = {name: (choose or between)(observer, symmetric=kinds[name]) for name, observer in observers.items()}
     return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
@@ -59,19 +68,41 @@ class Observer:
     """What has been seen of one tensor: its lowest and highest value, and a share of all values."""
 
     def __init__(self) -> None:
-        self._low, self._high = np.inf, -np.inf
+        self.low, self.high = np.inf, -np.inf
         self._values: list[npt.NDArray[np.float32]] = []
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """The values that were kept, float32 [n]."""
+        return np.concatenate(self._values)
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
         """Take in the values of one call; evenly spaced ones are kept."""
-        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         flat = values.reshape(-1)
         stride = max(1, flat.size // _VALUES_OF_CALL) | 1  # odd, so as not to meet the same channels each time
         self._values.append(flat[::stride].copy())
 
-    def range(self, *, symmetric: bool) -> tuple[float, float]:
-        """Return the range that an 8-bit grid serves best."""
-        return best_range(np.concatenate(self._values), self._low, self._high, symmetric=symmetric)
+
+def between(seen: Observer, *, symmetric: bool) -> tuple[float, float]:
+    """Return the range halfway between that of the least mean square error and all that was seen.
+
+    The first alone serves most pictures best, but clips what a few of them live by: on the emoji model at 4 steps, of
+    200 pictures the one furthest from float32's is then at 27 dB instead of 31, and the median no higher.
+    """
+    low, high = best_range(seen.values, seen.low, seen.high, symmetric=symmetric)
+    return (low + min(seen.low, 0.0)) / 2, (high + max(seen.high, 0.0)) / 2
+
+
+def beyond(seen: Observer, *, symmetric: bool) -> tuple[float, float]:
+    """Return all that was seen, and a fifth more.
+
+    For a decoder: it is shown few latents, no later step makes up for what it clips, and a clipped place is seen. The
+    furthest of the pictures above is at 37 dB with it, at 22 dB with the least mean square error, and the median 1 dB
+    further up, too.
+    """
+    del symmetric
+    return _MARGIN * seen.low, _MARGIN * seen.high
 
 
 class Calibration:
@@ -103,7 +134,8 @@ class Calibration:
                 self._stages.progress(stage, done, "float32 runs on the samples")
 
             def work(folder: Path) -> dict[str, Any]:
-                ranges, outputs = observe(target.onnx, feeds, folder, progress)
+                choose = beyond if target.component is Component.VAE_DECODER else between
+                ranges, outputs = observe(target.onnx, feeds, folder, progress, choose)
                 inner = {t.name for t in target.outputs if t.role in _INNER_ROLES}
                 write({name: array for name, array in outputs.items() if name in inner}, folder)
                 return ranges
