@@ -13,6 +13,8 @@ from mezzotint.engines.rows import knee, split_rows
 
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
 _MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1}
+# Nearly every call of a UNet has two: as two calls it takes up to a fifth longer where the knee is at one.
+_LEAST_PREPARED = {Component.UNET: 2}
 _PER_FILE_BYTE = 1.25  # what an engine takes for each byte of its files, where nothing was measured
 _MARGIN_BYTES = 16 << 20  # beside others an engine takes up to that much more than alone (measured)
 
@@ -50,8 +52,12 @@ class Wanted:
 
 
 def row_counts(entry: EngineEntry) -> tuple[int, ...]:
-    """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee."""
+    """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee.
+
+    A UNet is prepared for two rows even where its knee is at one.
+    """
     most = knee(entry.step_ms) if entry.step_ms else entry.axes["rows"].max
+    most = max(most, _LEAST_PREPARED.get(entry.component, most))
     best = max(entry.row_classes, key=len)
     most = min(most, _MAX_PREPARED.get(entry.component, most))
     return tuple(count for count in best if count <= most) or best[:1]

@@ -26,7 +26,9 @@ def test_row_counts_stay_within_one_class_that_agrees_up_to_the_knee() -> None:
     flat = entry.model_copy(update={"step_ms": {1: 10.0, 2: 20.0, 4: 40.0, 8: 80.0}})
     steep = entry.model_copy(update={"step_ms": {1: 10.0, 2: 11.0, 4: 12.0, 8: 13.0}})
     apart = steep.model_copy(update={"row_classes": ((1,), (2, 4), (8,))})
-    assert row_counts(flat) == (1,)
+    assert row_counts(flat) == (1, 2)  # what guidance takes
+    assert row_counts(flat.model_copy(update={"row_classes": ((1,), (2, 4))})) == (2,)
+    assert row_counts(text_encoder().model_copy(update={"step_ms": {1: 10.0, 2: 20.0}})) == (1,)
     assert row_counts(steep) == (1, 2, 4, 8)
     assert row_counts(apart) == (2, 4)
     assert row_counts(whole_decoder("full")) == (1,)
