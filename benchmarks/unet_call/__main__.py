@@ -115,7 +115,7 @@ def measure_all(rows: Sequence[Variant], exported: Path, side: int, rounds: int,
         compiled = variants.compiled(model, **row.properties)
         share = operations.int8_share(compiled, gflop, in_graph)
         calls = {row.name: _caller(compiled, inputs)}
-        if row.against:
+        if row.against in by_name:
             before = by_name[row.against]
             other = variants.read(variants.make(before, exported, work), inputs)
             calls[before.name] = _caller(variants.compiled(other, **before.properties), inputs)
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the result")
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="measure this row; may be repeated")
     parser.add_argument("--work", type=Path, help="where graphs are kept for the next run")
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.checkpoint)
@@ -211,9 +212,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        rows = all_variants()
-        last = next(row for row in rows if row.precision is Precision.INT8_BF16)
-        exact = exactness(PASSES, folder / export.ONNX_FILE, side, work)
+        rows = [row for row in all_variants() if not options.only or row.name in options.only]
+        last = next(row for row in all_variants() if row.precision is Precision.INT8_BF16)
+        exact = {} if options.only else exactness(PASSES, folder / export.ONNX_FILE, side, work)
         peaks = measure_peaks()
         found = measure_all(rows, folder / export.ONNX_FILE, side, options.rounds, work)
         spent = profile(last, folder / export.ONNX_FILE, side, work)
