@@ -148,10 +148,17 @@ class Doctor:
         self.__file__ = str(code)
 
     def derive(
-        self, source: Path, target: Path, value: Precision, backend: str, ranges: Ranges | None = None
+        self,
+        source: Path,
+        target: Path,
+        value: Precision,
+        backend: str,
+        ranges: Ranges | None = None,
+        *,
+        without_zero_points: bool = False,
     ) -> precision.PrecisionStats:
         stem, factor, only = self.about
-        stats = precision.derive(source, target, value, backend, ranges)
+        stats = precision.derive(source, target, value, backend, ranges, without_zero_points=without_zero_points)
         if target.stem == stem and only in (None, value):
             model = onnx.load(target)
             for tensor in model.graph.initializer:
