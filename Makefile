@@ -47,8 +47,8 @@ test-gpu: setup ## the tests that need a GPU
 # Options of all full-size bundles; verification paints one prompt, and random weights have no ranges worth finding.
 FULL := --height 256 --width 256 --max-rows 2 --step-cache --prompt "a cat" \
   --calibration-prompts build/few-prompts.txt --tiny-decoder build/taesd-full
-SHORTCUTS := cache_interval=2 cache_interval=3 cache_interval=5 guidance_end=0.6 \
-  cache_interval=3,guidance_end=0.6 cache_interval=3,guidance_end=0.6,decoder=tiny
+SHORTCUTS := cache_interval=3 cache_interval=5 guidance_end=0.6 guidance_end=0.4 cache_interval=3,guidance_end=0.6 \
+  cache_interval=5,guidance_end=0.6 cache_interval=5,guidance_end=0.6,decoder=tiny
 OURS := $(foreach precision,fp32 int8 int8-bf16,$(precision)=build/sd15-$(precision)) \
   $(addprefix int8-bf16=build/sd15-int8-bf16$(comma),$(SHORTCUTS))
 

@@ -61,7 +61,7 @@ def points(peers: Mapping[str, Any], pareto: Mapping[str, Any], bundle: str, exa
         name = ", ".join([_OURS + bundle, *shortcuts.replace("=", " ").split(", ")]) if shortcuts else _OURS + bundle
         if row["bundle"] == bundle and name in timed:
             found.append(Point("Mezzotint", sampler, steps, shortcuts, seconds_of(timed[name], steps), quality))
-        elif row["bundle"] == exact and not shortcuts:
+        if row["bundle"] == exact and not shortcuts:
             fastest = min(seconds_of(painted, steps) for painted in others)
             found.append(Point("best peer", sampler, steps, "", fastest, quality))
     return found
