@@ -4,9 +4,9 @@
 
 Puts two results together: seconds of the full-size model (``benchmarks.peers``), where random weights show no quality,
 and quality of the emoji model (``benchmarks.pareto``), where seconds are too short to say much. Seconds of step counts
-that were not timed lie on the line through the two that were. The other engine is given the quality of a bundle without shortcuts
-(``--exact``) at any step count and sampler, since its pictures differ from those in time alone; its time is that of its
-fastest configuration.
+that were not timed lie on the line through the two that were. The other engine is given the quality of a bundle without
+shortcuts (``--exact``) at any step count and sampler, since its pictures differ from those in time alone; its time is
+that of its fastest configuration.
 """
 
 import argparse
