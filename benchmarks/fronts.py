@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("name", help="of the result of benchmarks.peers")
     parser.add_argument("--pareto", default="pareto", help="the result of benchmarks.pareto")
     parser.add_argument("--bundle", default="int8-bf16", help="whose times are Mezzotint's, in both results")
-    parser.add_argument("--exact", default="fp32", help="the bundle whose quality the other engine is given")
+    parser.add_argument("--exact", default="int8-bf16", help="the bundle whose quality the other engine is given")
     options = parser.parse_args()
     peers, pareto = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
