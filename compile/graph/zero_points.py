@@ -58,6 +58,7 @@ def fold_zero_points(model: ModelProto) -> dict[str, list[Offset]]:
         for node in model.graph.node
         if node.op_type == "Conv"
         and any(_attribute(node, "pads", ()))
+        and set(_attribute(node, "dilations", ())) <= {1}
         and node.input[0] in restored
         and node.input[1] in values
     }
@@ -72,7 +73,7 @@ def fold_zero_points(model: ModelProto) -> dict[str, list[Offset]]:
             continue
         offset = Offset(node.name, -float(scale) * int(zero))
         offsets.setdefault(node.input[1], []).append(offset)
-        _write_without_zero_point(writer, node, pair, offset)
+        _write_without_zero_point(writer, node, pair, offset, tuple(values[node.input[1]].dims[2:]))
     del model.graph.node[:]
     model.graph.node.extend(writer.nodes)
     model.graph.initializer.extend(writer.constants.values())
@@ -103,8 +104,10 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
-def _write_without_zero_point(writer: _Writer, node: NodeProto, pair: NodeProto, offset: Offset) -> None:
-    """Write what computes the same as ``node``, whose activation ``pair`` restores."""
+def _write_without_zero_point(
+    writer: _Writer, node: NodeProto, pair: NodeProto, offset: Offset, kernel: tuple[int, ...]
+) -> None:
+    """Write what computes the same as ``node``, whose activation ``pair`` restores; ``kernel`` is (height, width)."""
     name, output = node.name, node.output[0]
     rounded, scale, _ = pair.input
     lifted = writer.add("DequantizeLinear", f"{name}.lifted", rounded, scale)
@@ -115,7 +118,7 @@ def _write_without_zero_point(writer: _Writer, node: NodeProto, pair: NodeProto,
     convolution.input.extend([lifted, node.input[1], bias])
     convolution.output[0] = f"{name}.shifted"
     writer.nodes.append(convolution)
-    rows, columns = (_inside(writer, node, rounded, axis) for axis in (0, 1))
+    rows, columns = (_inside(writer, node, rounded, axis, kernel[axis]) for axis in (0, 1))
     each_row = writer.add("Unsqueeze", f"{rows}.each", rows, writer.whole(2))
     met = writer.add("Mul", f"{name}.met.rows", offset.taps, each_row)
     met = writer.add("ReduceSum", f"{name}.sum.rows", met, writer.whole(2), keepdims=0)
@@ -127,11 +130,11 @@ def _write_without_zero_point(writer: _Writer, node: NodeProto, pair: NodeProto,
     writer.nodes.append(helper.make_node("Add", [convolution.output[0], border], [output], name=f"{name}.bordered"))
 
 
-def _inside(writer: _Writer, node: NodeProto, activation: str, axis: int) -> str:
+def _inside(writer: _Writer, node: NodeProto, activation: str, axis: int, taps: int) -> str:
     """Write float32 [places, taps] along height (0) or width (1): 1 where an output's tap meets the picture, else 0."""
     name = f"{node.name}.inside{axis}"
-    kernel, pads = _attribute(node, "kernel_shape", ()), _attribute(node, "pads", ())
-    begin, end, taps = pads[axis], pads[axis + 2], kernel[axis]
+    pads = _attribute(node, "pads", ())
+    begin, end = pads[axis], pads[axis + 2]
     stride = _attribute(node, "strides", (1, 1))[axis]
     shape = writer.add("Shape", f"{name}.shape", activation, start=2 + axis, end=3 + axis)
     size = writer.add("Squeeze", f"{name}.size", shape)

@@ -20,6 +20,7 @@ PADDED: list[dict[str, Any]] = [
     SAME,
     SAME | {"strides": [2, 2]},
     {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]},
+    {"pads": [1, 1, 1, 1]},  # the kernel's own size
     {"kernel_shape": [3, 3], "pads": [0, 1, 2, 1], "strides": [2, 2]},
 ]
 RANGES = {"x": (-0.3, 2.0), "h": (-9.0, 12.0)}
@@ -28,7 +29,7 @@ RANGES = {"x": (-0.3, 2.0), "h": (-9.0, 12.0)}
 def written(file: Path, deeper: dict[str, Any], *, bias: bool = True) -> Path:
     """Write a convolution at the first level, and one below it."""
     rng = np.random.default_rng(0)
-    size = deeper["kernel_shape"]
+    size = deeper.get("kernel_shape", [3, 3])
     weights = {
         "w1": rng.standard_normal((FIRST, FIRST, 3, 3)),
         "w2": rng.standard_normal((BELOW, FIRST, *size)),
@@ -92,10 +93,12 @@ def test_only_below_the_first_level_is_a_convolution_without_its_zero_point(tmp_
 def test_what_has_no_padding_or_no_zero_point_stays(tmp_path: Path) -> None:
     source = written(tmp_path / "source.onnx", SAME)
     assert not fold_zero_points(onnx.load(source))
+    dilated = SAME | {"dilations": [2, 2], "pads": [2] * 4}
     positive = {"x": (-0.3, 2.0), "h": (0.0, 9.0)}
     for name, file, ranges in (
         ("positive", source, positive),
         ("plain", written(tmp_path / "one.onnx", {"kernel_shape": [1, 1], "pads": [0] * 4}), RANGES),
+        ("dilated", written(tmp_path / "dilated.onnx", dilated), RANGES),
     ):
         derive(file, tmp_path / name, Precision.INT8, "openvino", ranges, without_zero_points=True)
         model = onnx.load(tmp_path / name)
