@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS, publish
+from benchmarks.pareto import unbeaten
 
 _OURS = "Mezzotint: "
 _QUALITY = "PSNR to the named picture, dB"
@@ -69,11 +70,7 @@ def points(peers: Mapping[str, Any], pareto: Mapping[str, Any], bundle: str, exa
 
 def front(own: Sequence[Point]) -> list[Point]:
     """Return the points that no other beats in both seconds and PSNR, fastest first."""
-    best: list[Point] = []
-    for point in sorted(own, key=lambda p: (p.seconds, -p.named_db)):
-        if not best or point.named_db > best[-1].named_db:
-            best.append(point)
-    return best
+    return unbeaten(own, lambda p: p.seconds, lambda p: p.named_db)
 
 
 def rows_of(found: Sequence[Point]) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ import itertools
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ AXES = {
     "cache_interval": "1,2,3,5",
     "guidance_end": "1.0,0.6",
 }
+T = TypeVar("T")
+
 _PLAIN = ("sampler", "steps")  # what is a setting, and no shortcut
 _COMMA = re.compile(r",(?![^(]*\))")  # outside brackets: cache_schedule=(0,5),(0,3,6)
 
@@ -121,13 +123,18 @@ def time_all(
     return times
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other beats in both time and PSNR, fastest first."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.ms, -p.mean_db)):
-        if not found or point.mean_db > found[-1].mean_db:
+def unbeaten(points: Iterable[T], cost: Callable[[T], float], quality: Callable[[T], float]) -> list[T]:
+    """Return the points that no other beats in both cost and quality, cheapest first."""
+    found: list[T] = []
+    for point in sorted(points, key=lambda p: (cost(p), -quality(p))):
+        if not found or quality(point) > quality(found[-1]):
             found.append(point)
     return found
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in both time and PSNR, fastest first."""
+    return unbeaten(points, lambda p: p.ms, lambda p: p.mean_db)
 
 
 def row_of(point: Point, without: Mapping[tuple[str, str, int], Point]) -> dict[str, Any]:

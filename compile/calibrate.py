@@ -18,50 +18,11 @@ from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.targets import Target
 from mezzotint.engines.manifest import Component, Precision
 
-Choose: TypeAlias = Callable[..., tuple[float, float]]
-"""Makes the range of an observed tensor, ``choose(observer, symmetric=…)``."""
-
 _INNER_ROLES = ("feature", "hidden")  # what another engine of the component takes
 _MAX_ROWS = 160  # more samples move no range by a step of its grid
 _ROWS_OF_CALL = 4
 _VALUES_OF_CALL = 4096
 _MARGIN = 1.2  # of what a decoder's activations reached on the few pictures that it was shown
-
-
-def observe(
-    source: Path,
-    feeds: Arrays,
-    work: Path,
-    progress: Callable[[float], None],
-    choose: Choose | None = None,
-) -> tuple[dict[str, Any], Arrays]:
-    """Run a float32 graph on samples and return (the range of every tensor that int8 rounds, the graph's outputs).
-
-    Args:
-        source: the ONNX model.
-        feeds: its inputs, float32 [rows, …] each.
-        work: a folder for what this needs on disk; it is emptied again.
-        progress: hears the fraction that is done.
-        choose: makes a range of what was seen; unsaid ``between``.
-    """
-    model = onnx.load(source, load_external_data=False)
-    kinds = {site.tensor: site.symmetric for site in sites(model, Precision.INT8)}
-    own = [output.name for output in model.graph.output]
-    inner = [name for name in kinds if name not in feeds]
-    session = _session(source, inner, work)
-    outputs = [output.name for output in session.get_outputs()]
-    observers = {name: Observer() for name in kinds}
-    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in own}
-    batches = list(_batches(feeds))
-    for i, batch in enumerate(batches):
-        values = batch | dict(zip(outputs, session.run(outputs, batch), strict=True))
-        for name, observer in observers.items():
-            observer.add(values[name])
-        for name, arrays in kept.items():
-            arrays.append(values[name])
-        progress((i + 1) / len(batches))
-    ranges = {name: (choose or between)(observer, symmetric=kinds[name]) for name, observer in observers.items()}
-    return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
 class Observer:
@@ -103,6 +64,46 @@ def beyond(seen: Observer, *, symmetric: bool) -> tuple[float, float]:
     """
     del symmetric
     return _MARGIN * seen.low, _MARGIN * seen.high
+
+
+Choose: TypeAlias = Callable[..., tuple[float, float]]
+"""Makes the range of an observed tensor, ``choose(observer, symmetric=…)``."""
+
+
+def observe(
+    source: Path,
+    feeds: Arrays,
+    work: Path,
+    progress: Callable[[float], None],
+    choose: Choose = between,
+) -> tuple[dict[str, Any], Arrays]:
+    """Run a float32 graph on samples and return (the range of every tensor that int8 rounds, the graph's outputs).
+
+    Args:
+        source: the ONNX model.
+        feeds: its inputs, float32 [rows, …] each.
+        work: a folder for what this needs on disk; it is emptied again.
+        progress: hears the fraction that is done.
+        choose: makes a range of what was seen.
+    """
+    model = onnx.load(source, load_external_data=False)
+    kinds = {site.tensor: site.symmetric for site in sites(model, Precision.INT8)}
+    own = [output.name for output in model.graph.output]
+    inner = [name for name in kinds if name not in feeds]
+    session = _session(source, inner, work)
+    outputs = [output.name for output in session.get_outputs()]
+    observers = {name: Observer() for name in kinds}
+    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in own}
+    batches = list(_batches(feeds))
+    for i, batch in enumerate(batches):
+        values = batch | dict(zip(outputs, session.run(outputs, batch), strict=True))
+        for name, observer in observers.items():
+            observer.add(values[name])
+        for name, arrays in kept.items():
+            arrays.append(values[name])
+        progress((i + 1) / len(batches))
+    ranges = {name: choose(observer, symmetric=kinds[name]) for name, observer in observers.items()}
+    return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
 class Calibration:
