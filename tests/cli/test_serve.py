@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mezzotint import Client, MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
+from tests.cli.conftest import started
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +54,16 @@ def test_a_port_that_is_taken_is_one_sentence(server: str, emoji_bundle: Path) -
     )
     assert done.returncode == 5
     assert f"mezzotint: 127.0.0.1:{port}: cannot be listened on" in done.stderr
+
+
+def test_a_server_that_is_killed_while_it_paints_is_lost_and_not_absent(emoji_bundle: Path) -> None:
+    with started(emoji_bundle) as (process, address), Client(address) as client:
+        with pytest.raises(MezzotintClientError) as failure:
+            client.generate("a shark", steps=500, on_progress=lambda _: process.kill())
+        with pytest.raises(MezzotintClientError) as next_failure:
+            client.generate("a shark", steps=1)
+    assert str(failure.value).startswith(f"{address}: the server was lost with the request unfinished")
+    assert f"{address}: no Mezzotint server answers there" in str(next_failure.value)
 
 
 def test_the_demo_paints_a_picture_and_leaves_no_server(emoji_bundle: Path, tmp_path: Path) -> None:
