@@ -1,11 +1,12 @@
-"""Opening a bundle: checks every digest and runtime version before any engine is loaded.
+"""Opening a bundle: checks every digest and runtime version before anything is made with its engines.
 
 Imports the manifest, prompts and backends; a bundle is never changed after it has been compiled.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
 RESERVED_BYTES = 256 << 20
+
+# Larger files are weights, which no parser reads: their digests are found while the engines are compiled.
+_LARGE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +99,34 @@ def open_bundle(folder: Path, options: LoadOptions, loading: Loading | None = No
 
     ``loading`` is what was planned for all bundles of this process; without it this one has the memory for itself.
     """
+    with opening_bundle(folder, options, loading) as model:
+        return model
+
+
+@contextlib.contextmanager
+def opening_bundle(folder: Path, options: LoadOptions, loading: Loading | None = None) -> Iterator[Model]:
+    """Load a bundle's engines, to be warmed up inside while the digests of its large files are still being found.
+
+    Leaving waits for them; nothing may be made of the model before. Raises what ``open_bundle`` raises.
+    """
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    digests = _digests(manifest)
+    large = {name: sha for name, sha in digests.items() if _size(folder / name) > _LARGE_BYTES}
+    _check(folder, {name: sha for name, sha in digests.items() if name not in large})
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(_check, folder, large)
+        model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
+        try:
+            yield model
+            checked.result()
+        except BaseException:
+            model.close()
+            checked.result()  # a damaged file is the reason of whatever else went wrong
+            raise
+
+
+def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: Loading) -> Model:
     digest = file_digest(folder / MANIFEST)
-    loading = loading or plan_loading([folder], options)
     wanted = loading.wanted[folder]
     engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
@@ -107,16 +135,7 @@ def open_bundle(folder: Path, options: LoadOptions, loading: Loading | None = No
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file of the bundle with the manifest's digest. Raises BundleError."""
-    files = {name: sha for entry in manifest.engines for name, sha in entry.files.items()} | manifest.text.files
-    with ThreadPoolExecutor() as pool:
-        for (name, expected), found in zip(
-            files.items(), pool.map(file_digest, (folder / n for n in files)), strict=True
-        ):
-            if found != expected:
-                raise BundleError(
-                    f"{folder / name}: sha256 is {found[:12]}…, the manifest says {expected[:12]}…; "
-                    "the file was changed or damaged, compile the bundle again"
-                )
+    _check(folder, _digests(manifest))
 
 
 def file_digest(path: Path) -> str:
@@ -143,6 +162,22 @@ def _wanted(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[Engi
         packs = get_backend(entry.backend).packs_each_shape
         found[entry.component, entry.variant] = Wanted(entry, counts, sizes, packs)
     return found
+
+
+def _digests(manifest: Manifest) -> dict[str, str]:
+    """Return the SHA-256 of each of a bundle's files by name."""
+    return {name: sha for entry in manifest.engines for name, sha in entry.files.items()} | manifest.text.files
+
+
+def _check(folder: Path, digests: Mapping[str, str]) -> None:
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(file_digest, (folder / name for name in digests))
+        for (name, expected), actual in zip(digests.items(), found, strict=True):
+            if actual != expected:
+                raise BundleError(
+                    f"{folder / name}: sha256 is {actual[:12]}…, the manifest says {expected[:12]}…; "
+                    "the file was changed or damaged, compile the bundle again"
+                )
 
 
 def _size(path: Path) -> int:

@@ -27,11 +27,6 @@ class CompiledShapes:
         self._lock = threading.Lock()
 
     @property
-    def is_limited(self) -> bool:
-        """Whether memory counts."""
-        return self._limit is not None
-
-    @property
     def num_bytes(self) -> int:
         """What is kept, claimed room included."""
         return sum(num_bytes for _, num_bytes in self._kept.values())

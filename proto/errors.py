@@ -32,7 +32,9 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
     code, message = error.code(), error.details() or "the call failed without a word"
     ours = _REQUEST_ID in metadata
     if code is grpc.StatusCode.UNAVAILABLE and not ours and _REQUEST_ID in dict(error.initial_metadata() or ()):
-        message = f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
+        message = (
+            f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
+        )
     elif code is grpc.StatusCode.UNAVAILABLE and not ours:
         message = f"{target}: no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not ours:

@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mezzotint.engines.bundle import Loading, LoadOptions, open_bundle, plan_loading
+from mezzotint.engines.bundle import Loading, LoadOptions, opening_bundle, plan_loading
 from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.catalog import Catalog
@@ -114,9 +114,9 @@ async def serve(
 def load_core(bundle: Path, load: LoadOptions, config: CoreConfig, loading: Loading | None = None) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
     loading = loading or plan_loading([bundle], load)
-    model = open_bundle(bundle, load, loading)
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
-    model.warm_up(at_once=2 if is_small else 1)
+    with opening_bundle(bundle, load, loading) as model:
+        model.warm_up(at_once=2 if is_small else 1)
     core = Core(model, config)
     core.warm_up_rest()
     return core

@@ -46,6 +46,7 @@ class OpenVINOEngine:
         self._core = core
         self._path = path
         self._weights = path.with_suffix(".bin")
+        self._gives_back = self._weights.is_file() and self._weights.stat().st_size >= _GIVE_BACK_FROM
         self.row_counts = options.row_counts
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -99,15 +100,12 @@ class OpenVINOEngine:
         self._kept.claim(self, shapes, predicted)
         before = anonymous_bytes()
         try:
-            # Compiling reads through the weights file; on a memory budget even that is not to show.
-            sparing = releasing_mapped(self._weights) if self._kept.is_limited else contextlib.nullcontext()
-            with self._failures(shapes), sparing:
+            with self._failures(shapes), self._giving_back():
                 request = self._made(shapes)
                 request.infer(arrays)
         except BaseException:
             self._kept.drop(self, shapes)
             raise
-        self._give_back()
         known = shapes == tuple(self.spec.input_shapes(rows).values())  # what was predicted is that of this size
         self._kept.keep(self, shapes, request, predicted if known else max(predicted, anonymous_bytes() - before))
         return request
@@ -124,11 +122,16 @@ class OpenVINOEngine:
                 self._blobs.save(shapes, compiled)
         return compiled.create_infer_request()
 
-    def _give_back(self) -> None:
-        """Free what compiling left: the pages of the weights file, whose packed copies the compiled models have."""
-        if self._weights.is_file() and self._weights.stat().st_size >= _GIVE_BACK_FROM:
-            trim_heap()
-            release_mapped(self._weights)
+    @contextlib.contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        """Let the weights file's pages go while compiling reads through it and packs copies, and what is left after."""
+        if not self._gives_back:
+            yield
+            return
+        with releasing_mapped(self._weights):
+            yield
+        trim_heap()
+        release_mapped(self._weights)
 
     @contextlib.contextmanager
     def _failures(self, shapes: Shapes) -> Iterator[None]:

@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.bundle import RESERVED_BYTES, LoadOptions, open_bundle, parse_devices, plan_loading
+from mezzotint.engines.bundle import (
+    RESERVED_BYTES,
+    LoadOptions,
+    open_bundle,
+    opening_bundle,
+    parse_devices,
+    plan_loading,
+)
 from mezzotint.engines.errors import BundleError, DeviceNotFound
 from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
 from mezzotint.engines.model import Model, generate
@@ -38,6 +45,22 @@ def test_a_flipped_byte_is_refused_by_file_and_both_digests(bundle: Path) -> Non
     weights[len(weights) // 2] ^= 1
     (bundle / "unet.bin").write_bytes(weights)
     with pytest.raises(BundleError, match=r"unet\.bin: sha256 is [0-9a-f]{12}…, the manifest says [0-9a-f]{12}…"):
+        open_bundle(bundle, HERE)
+
+
+def test_a_large_damaged_file_is_refused_before_anything_is_made_and_is_the_reason_of_what_failed_meanwhile(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mezzotint.engines.bundle._LARGE_BYTES", 1 << 20)
+    with opening_bundle(bundle, HERE) as model:
+        model.warm_up()
+    assert pixels(model, MINE)
+    weights = bytearray((bundle / "unet.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (bundle / "unet.bin").write_bytes(weights)
+    with pytest.raises(BundleError, match=r"unet\.bin: sha256 is"), opening_bundle(bundle, HERE):
+        raise RuntimeError("an engine could not be compiled")
+    with pytest.raises(BundleError, match=r"unet\.bin: sha256 is"):
         open_bundle(bundle, HERE)
 
 
