@@ -31,7 +31,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
     metadata: dict[str, str | bytes] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code, message = error.code(), error.details() or "the call failed without a word"
     ours = _REQUEST_ID in metadata
-    if code is grpc.StatusCode.UNAVAILABLE and not ours and _REQUEST_ID in dict(error.initial_metadata() or ()):
+    begun = _REQUEST_ID in dict(error.initial_metadata() or ())  # type: ignore[attr-defined]
+    if code is grpc.StatusCode.UNAVAILABLE and begun and not ours:
         message = (
             f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
         )

@@ -1,14 +1,16 @@
 """``mezzotint serve`` and ``demo``: what they say, and how they end."""
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mezzotint import Client, MezzotintClientError
+from mezzotint import AsyncClient, Client, MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
 from tests.cli.conftest import started
@@ -56,14 +58,29 @@ def test_a_port_that_is_taken_is_one_sentence(server: str, emoji_bundle: Path) -
     assert f"mezzotint: 127.0.0.1:{port}: cannot be listened on" in done.stderr
 
 
-def test_a_server_that_is_killed_while_it_paints_is_lost_and_not_absent(emoji_bundle: Path) -> None:
-    with started(emoji_bundle) as (process, address), Client(address) as client:
+def paint(address: str, on_progress: Callable[[object], None]) -> None:
+    with Client(address) as client:
+        client.generate("a shark", steps=500, on_progress=on_progress)
+
+
+def paint_async(address: str, on_progress: Callable[[object], None]) -> None:
+    async def ask() -> None:
+        async with AsyncClient(address) as client:
+            await client.generate("a shark", steps=500, on_progress=on_progress)
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [paint, paint_async])
+def test_a_server_that_is_killed_while_it_paints_is_lost_and_not_absent(
+    ask: Callable[[str, Callable[[object], None]], None], emoji_bundle: Path
+) -> None:
+    with started(emoji_bundle) as (process, address):
         with pytest.raises(MezzotintClientError) as failure:
-            client.generate("a shark", steps=500, on_progress=lambda _: process.kill())
-        with pytest.raises(MezzotintClientError) as next_failure:
-            client.generate("a shark", steps=1)
+            ask(address, lambda _: process.kill())
+        with pytest.raises(MezzotintClientError, match=f"{address}: no Mezzotint server answers there"):
+            ask(address, lambda _: None)
     assert str(failure.value).startswith(f"{address}: the server was lost with the request unfinished")
-    assert f"{address}: no Mezzotint server answers there" in str(next_failure.value)
 
 
 def test_the_demo_paints_a_picture_and_leaves_no_server(emoji_bundle: Path, tmp_path: Path) -> None:
