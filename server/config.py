@@ -1,8 +1,9 @@
-"""How a server is set up; each part gets only its own part. Imports the errors alone."""
+"""How a server is set up; each part gets only its own part. Imports errors and policies."""
 
 from dataclasses import dataclass, field
 
 from mezzotint.engines.errors import MezzotintError
+from mezzotint.server.policy import DEFAULT_POLICY, POLICIES
 
 MAX_PORT = 65_535
 
@@ -14,15 +15,19 @@ class CoreConfig:
     Attributes:
         max_queue_size: images that wait to be started, under the name that Triton has for it; more are refused.
         max_started_images: images between encoding and decoding; each holds its arrays on the device.
+        policy: who goes first, one of ``policy.POLICIES``.
     """
 
     max_queue_size: int = 256
     max_started_images: int = 64
+    policy: str = DEFAULT_POLICY
 
     def __post_init__(self) -> None:
         for name in ("max_queue_size", "max_started_images"):
             if getattr(self, name) < 1:
                 raise MezzotintError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.policy not in POLICIES:
+            raise MezzotintError(f"policy={self.policy!r}: must be one of {', '.join(POLICIES)}")
 
 
 @dataclass(frozen=True, slots=True)

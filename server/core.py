@@ -19,10 +19,12 @@ from mezzotint.engines.image import Batch, Image
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig
+from mezzotint.server.costs import Costs
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
 from mezzotint.server.job import Job, Worker
 from mezzotint.server.loop import Command, Loop
 from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
+from mezzotint.server.policy import POLICIES
 from mezzotint.server.scheduler import Departure, Outcome, Scheduler
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class Core:
             max_rows=model.max_rows,
             max_queue_size=config.max_queue_size,
             max_started_images=config.max_started_images,
+            policy=POLICIES[config.policy],
+            seconds_left=Costs(model.manifest).seconds_left,
         )
         self._loop = Loop(model, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, os.cpu_count() or 1), f"mezzotint-{model.name}-worker")

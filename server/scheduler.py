@@ -1,20 +1,25 @@
 """The request scheduler: which images share the next engine call. Pure and synchronous; the clock is passed in.
 
 Knows images by ``stage``, ``variant``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no
-array. One thread calls it (``server/loop.py``).
+latents. One thread calls it (``server/loop.py``).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.variants import FULL
+from mezzotint.server.demand import Demand
 from mezzotint.server.policy import Policy, fcfs
 
 _FIRST_GUESS_SECONDS = 1.0
 _FORGET = 0.2  # the share of a new interval in the running mean
+_FEW = 2  # images that have an order
+_USUAL_ROWS = 2  # of an image in a call: those of guidance
 
 
 class Outcome(StrEnum):
@@ -53,11 +58,21 @@ class Departure:
     outcome: Outcome
 
 
+@dataclass(slots=True)
+class _Place:
+    """What the order of an image follows from: its ticket, and the seconds of work that it is, in all and left."""
+
+    ticket: Ticket
+    size: float
+    left: float
+
+
 class Scheduler:
     """Images on their way through encode, denoise and decode.
 
-    Finished images are decoded first, since that frees room and ends requests; then new images are encoded if the next
-    denoising call has room for them; else the policy's first image is denoised together with those of its signature.
+    Finished images are decoded first, since that frees room and ends requests; else the policy's first image is
+    denoised together with those of its signature. Which images those are is chosen among new ones too: a new one is
+    encoded first if it has a place in that call, by the policy's order or because there is room.
     After a decoding call, which runs the decoder or one part of it, a denoising call goes first if one waits: images in
     the making never wait for more than one decoding call between two of theirs.
 
@@ -65,7 +80,8 @@ class Scheduler:
         max_rows: the most rows of one UNet call, by the engine's variant; all rows of an image are in one call.
         max_queue_size: the most images that wait to be started.
         max_started_images: the most images between encoding and decoding, since each of them holds arrays.
-        policy: the order.
+        policy: makes the order from what has come lately; asked whenever images come.
+        seconds_left: the seconds of work that an image still is; its evaluations where nothing is known of their time.
     """
 
     def __init__(
@@ -74,13 +90,17 @@ class Scheduler:
         max_rows: Mapping[str, int],
         max_queue_size: int,
         max_started_images: int,
-        policy: Policy = fcfs,
+        policy: Callable[[Demand], Policy] = lambda _: fcfs,
+        seconds_left: Callable[[Image], float] = lambda image: image.remaining,
     ) -> None:
         self._max_rows = max_rows
         self._max_queue_size = max_queue_size
         self._max_started_images = max_started_images
-        self._policy = policy
-        self._tickets: dict[Image, Ticket] = {}  # in the order of submission
+        self._make_policy = policy
+        self._seconds_left = seconds_left
+        self._demand = Demand(max_rows[FULL] / _USUAL_ROWS)
+        self._policy = policy(self._demand)
+        self._places: dict[Image, _Place] = {}  # in the order of submission
         self._running: tuple[Image, ...] = ()
         self._decoded_last = False
         self._left: list[Departure] = []
@@ -90,12 +110,12 @@ class Scheduler:
     @property
     def num_images(self) -> int:
         """The images that are here."""
-        return len(self._tickets)
+        return len(self._places)
 
     @property
     def num_waiting(self) -> int:
         """The images that have not been started."""
-        return sum(image.stage is Stage.ENCODE for image in tuple(self._tickets))
+        return sum(image.stage is Stage.ENCODE for image in tuple(self._places))
 
     @property
     def num_started(self) -> int:
@@ -105,7 +125,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._tickets
+        return not self._places
 
     def can_submit(self, num_images: int) -> bool:
         """Whether the queue has room for so many images."""
@@ -131,7 +151,11 @@ class Scheduler:
         if not self.can_submit(len(images)):
             raise self.queue_full(len(images))
         ticket = Ticket(tuple(images), arrival, deadline, position=self.num_waiting)
-        self._tickets.update(dict.fromkeys(images, ticket))
+        for image in images:
+            seconds = self._seconds_left(image)
+            self._demand.come(arrival, seconds)
+            self._places[image] = _Place(ticket, seconds, seconds)
+        self._policy = self._make_policy(self._demand)
         return ticket
 
     def queue_full(self, num_images: int) -> QueueFull:
@@ -150,8 +174,8 @@ class Scheduler:
 
     def drop(self, now: float) -> None:
         """Let cancelled and expired images leave."""
-        for image, ticket in tuple(self._tickets.items()):
-            outcome = _unwanted(ticket, now)
+        for image, place in tuple(self._places.items()):
+            outcome = _unwanted(place.ticket, now)
             if outcome is not None:
                 self._leave(image, outcome)
 
@@ -170,12 +194,14 @@ class Scheduler:
         if stage is not Stage.ENCODE:
             self._decoded_last = stage is Stage.DECODE
         for image in self._running:
-            ticket = self._tickets[image]
+            ticket = self._places[image].ticket
             ticket.started = now if ticket.started is None else ticket.started
         return Batch(self._running)
 
     def settle(self, batch: Batch, now: float) -> None:
         """Take a call's images back: those that are finished, cancelled or expired leave, others may join the next."""
+        for image in batch.images:
+            self._places[image].left = self._seconds_left(image)
         finished = [image for image in batch.images if image.stage is Stage.DONE]
         for image in finished:
             self._leave(image, Outcome.FINISHED)
@@ -199,30 +225,56 @@ class Scheduler:
         return left
 
     def _leave(self, image: Image, outcome: Outcome) -> None:
-        self._left.append(Departure(image, self._tickets.pop(image), outcome))
+        self._left.append(Departure(image, self._places.pop(image).ticket, outcome))
 
     def _choose(self, now: float) -> tuple[Image, ...]:
         """Return the images of the next call, the first in order first."""
         order = self._in_order(now)
-        started = [image for image in order if image.stage is Stage.DENOISE]
-        decoding = [image for image in order if image.stage is Stage.DECODE]
-        if decoding and not (self._decoded_last and started):
-            return (decoding[0],)
-        joint = _fill(started, self._max_rows[started[0].variant]) if started else ()
-        room = self._max_rows[FULL] - sum(image.num_rows for image in joint)
-        places = self._max_started_images - len(started) - len(decoding)
-        new = [image for image in order if image.stage is Stage.ENCODE]
-        return _fill(new, room)[: max(0, places)] or joint
+        waits = any(image.stage is Stage.DENOISE for image in order)
+        decoding = next((image for image in order if image.stage is Stage.DECODE), None)
+        if decoding is not None and not (self._decoded_last and waits):
+            return (decoding,)
+        places = self._max_started_images - self.num_started
+        joint = self._joint([image for image in order if image.stage is not Stage.DECODE], places)
+        new = tuple(image for image in joint if image.stage is Stage.ENCODE)
+        return tuple(image for image in new if image.signature == new[0].signature) if new else joint
+
+    def _joint(self, order: Sequence[Image], places: int) -> tuple[Image, ...]:
+        """Return the first image and those behind it that share its call, new ones among them that shall join it.
+
+        They are as many as fit and overtake nobody. A new image's first call is a full one; ``places`` of them may
+        start.
+        """
+        chosen: list[Image] = []
+        head: Image | None = None  # the first that has been started
+        num_rows = 0
+        for image in order:
+            is_new = image.stage is Stage.ENCODE
+            if is_new and not places:
+                continue
+            if not is_new and head is not None and image.signature != head.signature:
+                continue
+            most = self._max_rows[FULL if is_new else image.variant]
+            if num_rows + image.num_rows > most:
+                break
+            chosen.append(image)
+            num_rows += image.num_rows
+            places -= is_new
+            head = head or (None if is_new else image)
+        return tuple(chosen)
 
     def _in_order(self, now: float) -> list[Image]:
         """Return the images that still want to run, the policy's first first; ties as submitted."""
-
-        def value(entry: tuple[Image, Ticket]) -> float:
-            image, ticket = entry
-            return self._policy(ticket.arrival, image.num_rows, image.remaining, ticket.deadline, now)
-
-        wanted = [entry for entry in self._tickets.items() if _unwanted(entry[1], now) is None]
-        return [image for image, _ in sorted(wanted, key=value)]
+        wanted = [entry for entry in self._places.items() if _unwanted(entry[1].ticket, now) is None]
+        if len(wanted) < _FEW:
+            return [image for image, _ in wanted]
+        table = np.array(
+            [
+                (p.ticket.arrival, p.size, p.left, np.inf if p.ticket.deadline is None else p.ticket.deadline)
+                for _, p in wanted
+            ]
+        ).T
+        return [wanted[i][0] for i in np.argsort(self._policy(*table, now), kind="stable")]
 
 
 def _unwanted(ticket: Ticket, now: float) -> Outcome | None:
@@ -230,16 +282,3 @@ def _unwanted(ticket: Ticket, now: float) -> Outcome | None:
     if ticket.cancelled:
         return Outcome.CANCELLED
     return Outcome.EXPIRED if ticket.deadline is not None and ticket.deadline <= now else None
-
-
-def _fill(images: Iterable[Image], max_rows: int) -> tuple[Image, ...]:
-    """Return the first image and those behind it of its signature, up to ``max_rows`` rows and overtaking nobody."""
-    chosen: list[Image] = []
-    for image in images:
-        if chosen and image.signature != chosen[0].signature:
-            continue
-        if image.num_rows > max_rows:
-            break
-        chosen.append(image)
-        max_rows -= image.num_rows
-    return tuple(chosen)

@@ -246,10 +246,56 @@ def test_an_image_of_more_rows_than_a_call_is_refused() -> None:
 
 
 def test_another_policy_changes_the_order_and_nothing_else() -> None:
-    scheduler = make_scheduler(max_rows={FULL: 2}, policy=lambda arrival, size, remaining, deadline, now: remaining)
+    scheduler = make_scheduler(max_rows={FULL: 2}, policy=lambda _: lambda arrival, size, remaining, deadline, now: remaining)
     long, short = FakeImage(remaining=9), FakeImage(remaining=1)
     scheduler.submit([long], arrival=0.0)
     scheduler.submit([short], arrival=1.0)
     assert run_call(scheduler) == [short]
     run_out(scheduler)
     assert [d.outcome for d in scheduler.departures()] == [Outcome.FINISHED] * 2
+
+
+def test_a_new_image_that_goes_first_is_started_though_the_next_call_is_full() -> None:
+    scheduler = make_scheduler(
+        max_rows={FULL: 2}, policy=lambda _: lambda arrival, size, remaining, deadline, now: remaining
+    )
+    long, short = FakeImage(remaining=9), FakeImage(remaining=2)
+    scheduler.submit([long], arrival=0.0)
+    run_call(scheduler)
+    assert run_call(scheduler) == [long]
+    scheduler.submit([short], arrival=1.0)
+    assert [run_call(scheduler) for _ in range(4)] == [[short]] * 4  # encoded, denoised twice, decoded
+    assert run_call(scheduler) == [long]
+
+
+def test_no_place_for_new_images_leaves_the_started_ones_their_order() -> None:
+    scheduler = make_scheduler(
+        max_rows={FULL: 2},
+        max_started_images=2,
+        policy=lambda _: lambda arrival, size, remaining, deadline, now: remaining,
+    )
+    images = [FakeImage(remaining=steps) for steps in (9, 8, 1)]
+    for i, image in enumerate(images):
+        scheduler.submit([image], arrival=float(i))
+        run_call(scheduler)
+    assert scheduler.num_started == 2
+    assert images[2].stage is Stage.ENCODE
+    calls = [call for stage, call in run_out(scheduler) if stage is Stage.DENOISE]
+    assert calls[:7] == [[images[1]]] * 7
+    assert calls[7] == [images[2]]
+
+
+def test_the_order_hears_of_sizes_of_what_is_left_and_of_deadlines() -> None:
+    heard = []
+
+    def policy(*values: object) -> object:
+        heard.append([v.tolist() if hasattr(v, "tolist") else v for v in values])
+        return values[0]
+
+    scheduler = make_scheduler(policy=lambda _: policy, seconds_left=lambda image: 10.0 * image.remaining)
+    scheduler.submit([FakeImage(remaining=2)], arrival=0.0, deadline=50.0)
+    scheduler.submit([FakeImage(remaining=3)], arrival=1.0)
+    run_call(scheduler, 5.0)
+    run_call(scheduler, 6.0)
+    scheduler.next_stage(7.0)
+    assert heard[-1] == [[0.0, 1.0], [20.0, 30.0], [10.0, 20.0], [50.0, float("inf")], 7.0]

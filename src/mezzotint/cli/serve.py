@@ -71,6 +71,15 @@ MEMORY_SIZE = MemorySize()
     help="Pictures in the making at one time; each holds its latents in memory.",
 )
 @click.option(
+    "--policy",
+    default="log-boost",
+    show_default=True,
+    metavar="NAME",
+    help="Who goes first where more pictures wait than a call holds: log-boost (short ones soon, long ones not much "
+    "later), gamma-boost, least-work, processor-sharing, fcfs, or earliest-deadline for traffic whose calls have "
+    "deadlines. docs/server.md has their figures.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -103,6 +112,7 @@ def command(
     num_threads: int,
     max_queue_size: int,
     max_started_images: int,
+    policy: str,
     drain_seconds: float,
     strict: bool,
     memory_budget: int | None,
@@ -125,7 +135,7 @@ def command(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images),
+        core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images, policy=policy),
     )
     options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
     asyncio.run(

@@ -1,0 +1,182 @@
+"""Ways of scheduling, simulated: when does each picture of some traffic leave?
+
+Text encoding and decoding take no time here. Steps are whole: who comes during a call waits for its end.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.load.engine import Curve
+from benchmarks.load.traffic import Floats, Traffic
+from mezzotint.server.demand import Demand
+from mezzotint.server.policy import Policy
+
+NEVER = np.inf
+
+
+class Discipline(Protocol):
+    """A way of scheduling."""
+
+    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+        """Return the second at which each picture has left; NEVER for one that was not made."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByStep:
+    """Ours: each call takes the policy's first pictures, wherever each of them is.
+
+    Attributes:
+        policy: makes the order from the demand, as for ``server/scheduler.py``; asked whenever a picture comes.
+        is_steady: whether the order of those who wait changes only when somebody comes or leaves, and those who run
+            only move up: then a choice holds until that, and is made once for many steps.
+    """
+
+    policy: Callable[[Demand], Policy]
+    is_steady: bool = True
+
+    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+        """Return the second at which each picture has left; one whose deadline passes leaves unmade."""
+        left = np.full(len(traffic), NEVER)
+        here = _Here(traffic, curve.step_seconds)
+        demand = Demand(curve.most)
+        order = self.policy(demand)
+        now, coming = 0.0, 0
+        while coming < len(traffic) or here.count:
+            if not here.count:
+                now = max(now, float(traffic.arrivals[coming]))
+            while coming < len(traffic) and traffic.arrivals[coming] <= now:
+                demand.come(float(traffic.arrivals[coming]), here.come(coming))
+                order = self.policy(demand)
+                coming += 1
+            here.leave(here.deadlines <= now)
+            if not here.count:
+                continue
+            places = here.first(order, curve.most, now)
+            seconds = curve.seconds[len(places) - 1]
+            until = float(traffic.arrivals[coming]) if coming < len(traffic) else NEVER
+            steps = here.steps_until(places, min(until, float(here.deadlines.min())) - now, seconds)
+            steps = steps if self.is_steady else 1.0
+            now += steps * seconds
+            here.run(places, steps)
+            left[here.leave(here.steps < 0.5)] = now
+        return left
+
+
+class _Here:
+    """The pictures that are here, in columns side by side, in the order in which they came."""
+
+    def __init__(self, traffic: Traffic, step_seconds: float) -> None:
+        self._traffic = traffic
+        self._step_seconds = step_seconds
+        self._table = np.empty((5, 64))  # arrival, size, deadline, steps left, index in the traffic
+        self.count = 0
+
+    @property
+    def deadlines(self) -> Floats:
+        """The deadlines of all."""
+        return self._table[2, : self.count]
+
+    @property
+    def steps(self) -> Floats:
+        """The steps that all have left."""
+        return self._table[3, : self.count]
+
+    def come(self, index: int) -> float:
+        """Take a picture in and return its seconds of work."""
+        if self.count == self._table.shape[1]:
+            self._table = np.concatenate([self._table, np.empty_like(self._table)], axis=1)
+        traffic = self._traffic
+        size = float(traffic.steps[index]) * self._step_seconds
+        self._table[:, self.count] = (
+            *(traffic.arrivals[index], size, traffic.deadlines[index]),
+            *(traffic.steps[index], index),
+        )
+        self.count += 1
+        return size
+
+    def first(self, order: Policy, most: int, now: float) -> npt.NDArray[np.intp]:
+        """Return the places of the pictures that go first, at most so many."""
+        if self.count <= most:
+            return np.arange(self.count)
+        arrival, size, deadline, steps, _ = self._table[:, : self.count]
+        values = order(arrival, size, steps * self._step_seconds, deadline, now)
+        return np.argsort(values, kind="stable")[:most]
+
+    def steps_until(self, places: npt.NDArray[np.intp], seconds: float, call_seconds: float) -> float:
+        """Return the calls until one of these is done or ``seconds`` have passed: the last begins before that."""
+        most = np.ceil(seconds / call_seconds) if np.isfinite(seconds) else NEVER
+        return float(max(1.0, min(self.steps[places].min(), most)))
+
+    def run(self, places: npt.NDArray[np.intp], steps: float) -> None:
+        """Take pictures some steps on."""
+        self._table[3, places] -= steps
+
+    def leave(self, gone: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        """Let pictures leave, by a mask over all; returns their indices in the traffic."""
+        if not gone.any():
+            return np.empty(0, dtype=np.intp)
+        indices = self._table[4, : self.count][gone].astype(np.intp)
+        kept = self._table[:, : self.count][:, ~gone]
+        self.count = kept.shape[1]
+        self._table[:, : self.count] = kept
+        return indices
+
+
+@dataclass(frozen=True)
+class ByRequest:
+    """Dynamic batching of whole requests, as in Triton and SGLang: those of one number of steps run as one loop.
+
+    The picture that has waited longest takes along all that wait for as many steps.
+    """
+
+    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+        """Return the second at which each picture has left; one whose deadline has passed when its turn comes is not made."""
+        left = np.full(len(traffic), NEVER)
+        now, coming = 0.0, 0
+        waiting: list[int] = []
+        while coming < len(traffic) or waiting:
+            now = now if waiting else max(now, float(traffic.arrivals[coming]))
+            until = int(np.searchsorted(traffic.arrivals, now, side="right"))
+            waiting += range(coming, until)
+            coming = until
+            waiting = [i for i in waiting if traffic.deadlines[i] > now]
+            if not waiting:
+                continue
+            steps = float(traffic.steps[waiting[0]])
+            batch = [i for i in waiting if traffic.steps[i] == steps][: curve.most]
+            waiting = [i for i in waiting if i not in batch]
+            now += steps * curve.seconds[len(batch) - 1]
+            left[batch] = now
+        return left
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Whole loops side by side, as OpenVINO Model Server clones a pipeline for each request: nobody shares a call.
+
+    Everybody has an equal share of the engine: processor sharing, which taking turns by steps comes near. Nobody is
+    dropped, since a loop does not look at deadlines.
+    """
+
+    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+        """Return the second at which each picture has left."""
+        left = np.full(len(traffic), NEVER)
+        now = served = 0.0  # seconds, and seconds of service that each has had that was here all the time
+        here: list[tuple[float, int]] = []
+        for i, arrival in enumerate([*traffic.arrivals.tolist(), NEVER]):
+            while here and now + (here[0][0] - served) * len(here) <= arrival:
+                until, who = heapq.heappop(here)
+                now += (until - served) * (len(here) + 1)
+                served = until
+                left[who] = now
+            if i < len(traffic):
+                served += (arrival - now) / len(here) if here else 0.0
+                now = arrival
+                heapq.heappush(here, (served + float(traffic.steps[i]) * curve.seconds[0], i))
+        return left

@@ -1,0 +1,136 @@
+"""The simulator against the server's own scheduler, against queueing theory, and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.load.__main__ import cases, ways
+from benchmarks.load.disciplines import NEVER, ByRequest, ByStep, Interleaved
+from benchmarks.load.engine import Curve
+from benchmarks.load.statistics import interval, latencies, ratios
+from benchmarks.load.traffic import Floats, Traffic, poisson
+from mezzotint.engines.image import Stage
+from mezzotint.engines.variants import FULL
+from mezzotint.server.policy import POLICIES, UNSTEADY
+from mezzotint.server.scheduler import Scheduler
+from tests.fakes import FakeImage
+
+ALONE = Curve((1.0,))
+SHARED = Curve.of_gain(2.0, 4)
+
+
+def traffic_of(*pictures: tuple[float, int]) -> Traffic:
+    arrivals, steps = (np.array(column, dtype=float) for column in zip(*pictures, strict=True))
+    return Traffic(arrivals, steps, np.full(len(pictures), np.inf))
+
+
+def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
+    """Return when each picture is denoised by the server's scheduler, whose calls take what the curve says."""
+    images = [FakeImage(remaining=int(steps)) for steps in traffic.steps]
+    scheduler = Scheduler(
+        max_rows={FULL: 2 * curve.most},
+        max_queue_size=10**6,
+        max_started_images=10**6,
+        policy=POLICIES[policy],
+        seconds_left=lambda image: image.remaining * curve.step_seconds,
+    )
+    left = np.full(len(traffic), NEVER)
+    now, coming = 0.0, 0
+    while coming < len(traffic) or not scheduler.idle:
+        if scheduler.idle:
+            now = max(now, traffic.arrivals[coming])
+        while coming < len(traffic) and traffic.arrivals[coming] <= now:
+            deadline = traffic.deadlines[coming]
+            scheduler.submit(
+                [images[coming]],  # type: ignore[list-item]
+                arrival=traffic.arrivals[coming],
+                deadline=None if math.isinf(deadline) else deadline,
+            )
+            coming += 1
+        scheduler.drop(now)
+        if scheduler.next_stage(now) is not None:
+            batch = scheduler.next_batch(now)
+            now += curve.seconds[len(batch.images) - 1] if batch.stage is Stage.DENOISE else 0.0
+            for image in batch.images:
+                image.run()  # type: ignore[attr-defined]
+                if image.stage is Stage.DECODE:  # decoding calls take turns with others, and no time here
+                    left[images.index(image)] = now  # type: ignore[arg-type]
+            scheduler.settle(batch, now)
+    return left
+
+
+@pytest.mark.parametrize("curve", [ALONE, SHARED])
+@pytest.mark.parametrize("patience", [None, (2.0, 20.0)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_pictures_leave_when_they_leave_the_servers_scheduler(
+    policy: str, patience: tuple[float, float] | None, curve: Curve
+) -> None:
+    traffic = poisson(0.9 / (22.25 * curve.step_seconds), 120, 1, patience=patience)
+    simulated = ByStep(POLICIES[policy], is_steady=policy not in UNSTEADY)(traffic, curve)
+    np.testing.assert_allclose(simulated, by_the_server(traffic, curve, policy), rtol=1e-9)
+
+
+def test_first_come_first_served_waits_as_long_as_theory_says() -> None:
+    means = [
+        (ByStep(POLICIES["fcfs"])(traffic, ALONE) - traffic.arrivals).mean()
+        for traffic in (poisson(0.7 / 22.25, 20_000, seed) for seed in range(6))
+    ]
+    expected = 22.25 + 0.7 / 22.25 * 810.25 / (2 * 0.3)  # Pollaczek–Khinchine
+    assert np.mean(means) == pytest.approx(expected, rel=0.05)
+
+
+def test_interleaved_loops_are_slowed_alike_as_theory_says() -> None:
+    """Processor sharing: a picture of s steps takes s / (1 − load), whatever the others are."""
+    slowdowns = []
+    for seed in range(6):
+        traffic = poisson(0.7 / 22.25, 20_000, seed)
+        latency = Interleaved()(traffic, ALONE) - traffic.arrivals
+        slowdowns.append([(latency / traffic.steps)[traffic.steps == steps].mean() for steps in (4, 50)])
+    assert np.mean(slowdowns, axis=0) == pytest.approx(1 / 0.3, rel=0.05)
+
+
+def test_loops_that_take_turns_by_hand() -> None:
+    assert Interleaved()(traffic_of((0, 4), (2, 4)), ALONE).tolist() == [6.0, 8.0]
+
+
+def test_whole_requests_share_a_call_only_with_those_of_as_many_steps() -> None:
+    traffic = traffic_of((0, 4), (1, 10), (2, 4), (3, 10), (3, 4))
+    two, one = SHARED.seconds[1], SHARED.seconds[0]
+    tens = 4 * one + 10 * two
+    assert ByRequest()(traffic, SHARED).tolist() == pytest.approx([4 * one, tens, tens + 4 * two, tens, tens + 4 * two])
+
+
+def test_a_short_picture_overtakes_a_long_one_between_its_steps() -> None:
+    traffic = traffic_of(*((0, 50) for _ in range(20)), (500.5, 4))
+    left = ByStep(POLICIES["log-boost"])(traffic, ALONE)
+    assert left[-1] == 505.0
+    assert left[:-1].max() == 1004.0
+
+
+def test_a_picture_whose_deadline_passes_is_not_made() -> None:
+    traffic = Traffic(np.array([0.0, 0.0]), np.array([4.0, 4.0]), np.array([np.inf, 6.0]))
+    assert ByStep(POLICIES["fcfs"])(traffic, ALONE).tolist() == [4.0, NEVER]
+    assert ByStep(POLICIES["earliest-deadline"])(traffic, ALONE).tolist() == [8.0, 4.0]
+
+
+def test_a_curves_largest_call_gains_what_was_asked() -> None:
+    assert SHARED.seconds == pytest.approx((1.0, 4 / 3, 5 / 3, 2.0))
+    assert SHARED.step_seconds == 0.5
+
+
+def test_every_way_is_simulated_as_often_and_each_way_finishes_all() -> None:
+    asked = cases(2, 100)
+    assert len(asked) == len(set(asked)) == 2 * (3 + 5) * (len(ways(ALONE)) + len(ways(SHARED)))
+    traffic = poisson(0.5 / 22.25, 50, 3)
+    for way in ways(ALONE).values():
+        assert np.isfinite(way(traffic, ALONE)).all()
+
+
+def test_ratios_are_seed_by_seed_and_name_the_worst_percentile() -> None:
+    traffic = [poisson(0.5 / 22.25, 500, seed) for seed in range(3)]
+    base = [latencies(t, t.arrivals + t.steps, 1.0) for t in traffic]
+    twice = [latencies(t, t.arrivals + 2 * t.steps, 1.0) for t in traffic]
+    found = ratios(twice, base)
+    assert [(round(r.mean, 6), round(r.half, 6)) for r in found.values()] == [(2.0, 0.0)] * 4
+    assert interval([1.0, 3.0]).half == pytest.approx(12.71)
