@@ -17,7 +17,7 @@ class Demand:
     """
 
     def __init__(self, images_a_call: float = 1.0) -> None:
-        self._images_a_call = max(1.0, images_a_call)
+        self.images_a_call = max(1.0, images_a_call)
         self._came: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._sum = self._sum_of_squares = 0.0
 
@@ -64,4 +64,4 @@ class Demand:
         Where a call makes many images at once, a long one's latency is its own calls' more than its wait, and putting
         it off costs more than it gives.
         """
-        return _FACTOR * math.sqrt(self.mean_size * self.mean_wait / self._images_a_call)
+        return _FACTOR * math.sqrt(self.mean_size * self.mean_wait / self.images_a_call)

@@ -136,7 +136,7 @@ class ByRequest:
     """
 
     def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
-        """Return the second at which each picture has left; one whose deadline has passed when its turn comes is not made."""
+        """Return the second at which each picture has left; who is late when its turn comes is not made."""
         left = np.full(len(traffic), NEVER)
         now, coming = 0.0, 0
         waiting: list[int] = []

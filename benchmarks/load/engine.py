@@ -11,7 +11,7 @@ class Curve:
 
     @classmethod
     def of_gain(cls, gain: float, most: int) -> "Curve":
-        """Return a straight line from 1 second to a call of ``most`` pictures that makes ``gain`` times as many a second."""
+        """Return a line from 1 second to a call of ``most`` pictures that makes ``gain`` times as many a second."""
         slope = (most / gain - 1) / max(1, most - 1)
         return cls(tuple(1 + slope * others for others in range(most)))
 

@@ -13,6 +13,7 @@ from mezzotint.server.policy import (
     earliest_deadline,
     fcfs,
     gamma_boost,
+    in_time,
     least_work,
     log_boost,
     processor_sharing,
@@ -68,6 +69,19 @@ def test_log_boost_lets_nobody_starve() -> None:
 def test_earliest_deadline_puts_those_without_one_last_in_their_order() -> None:
     images = ((5, 1, 1, NEVER), (4, 1, 1, NEVER), (9, 1, 1, 200.0), (0, 1, 1, 150.0))
     assert order(earliest_deadline, *images) == [3, 2, 1, 0]
+
+
+def test_in_time_gives_no_time_to_who_cannot_make_it_and_prefers_little_work() -> None:
+    policy = in_time(2.0)
+    hopeless, tight, later = (0, 9, 9, 110.0), (0, 4, 4, 110.0), (0, 1, 1, 150.0)
+    assert order(policy, hopeless, tight, later) == [1, 2, 0]
+    assert order(policy, (0, 30, 30, 200.0), (0, 2, 2, 240.0)) == [1, 0]
+
+
+def test_in_time_lets_nobody_without_a_deadline_starve() -> None:
+    patient = (0, 2, 2, NEVER)
+    assert order(in_time(1.0), patient, (100, 2, 2, 110.0), now=100.0) == [0, 1]
+    assert order(in_time(1.0), patient, (0, 2, 2, 30.0), now=1.0) == [1, 0]
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -246,7 +246,9 @@ def test_an_image_of_more_rows_than_a_call_is_refused() -> None:
 
 
 def test_another_policy_changes_the_order_and_nothing_else() -> None:
-    scheduler = make_scheduler(max_rows={FULL: 2}, policy=lambda _: lambda arrival, size, remaining, deadline, now: remaining)
+    scheduler = make_scheduler(
+        max_rows={FULL: 2}, policy=lambda _: lambda arrival, size, remaining, deadline, now: remaining
+    )
     long, short = FakeImage(remaining=9), FakeImage(remaining=1)
     scheduler.submit([long], arrival=0.0)
     scheduler.submit([short], arrival=1.0)

@@ -76,8 +76,8 @@ MEMORY_SIZE = MemorySize()
     show_default=True,
     metavar="NAME",
     help="Who goes first where more pictures wait than a call holds: log-boost (short ones soon, long ones not much "
-    "later), gamma-boost, least-work, processor-sharing, fcfs, or earliest-deadline for traffic whose calls have "
-    "deadlines. docs/server.md has their figures.",
+    "later), gamma-boost, least-work, processor-sharing, fcfs; or, for calls with deadlines, in-time (as many in "
+    "time as can be) and earliest-deadline. docs/server.md has their figures.",
 )
 @click.option(
     "--drain-seconds",
