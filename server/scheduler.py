@@ -4,6 +4,7 @@ Knows images by ``stage``, ``variant``, ``signature``, ``num_rows`` and ``remain
 latents. One thread calls it (``server/loop.py``).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -268,13 +269,14 @@ class Scheduler:
         wanted = [entry for entry in self._places.items() if _unwanted(entry[1].ticket, now) is None]
         if len(wanted) < _FEW:
             return [image for image, _ in wanted]
-        table = np.array(
-            [
-                (p.ticket.arrival, p.size, p.left, np.inf if p.ticket.deadline is None else p.ticket.deadline)
-                for _, p in wanted
-            ]
-        ).T
-        return [wanted[i][0] for i in np.argsort(self._policy(*table, now), kind="stable")]
+        table = np.array([(p.ticket.arrival, p.size, p.left, _deadline(p.ticket)) for _, p in wanted])
+        arrival, size, left, deadline = table.T
+        values = self._policy(arrival, size, left, deadline, now)
+        return [wanted[i][0] for i in np.argsort(values, kind="stable")]
+
+
+def _deadline(ticket: Ticket) -> float:
+    return math.inf if ticket.deadline is None else ticket.deadline
 
 
 def _unwanted(ticket: Ticket, now: float) -> Outcome | None:
