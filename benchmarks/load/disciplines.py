@@ -1,6 +1,6 @@
 """Ways of scheduling, simulated: when does each picture of some traffic leave?
 
-Text encoding and decoding take no time here. Steps are whole: who comes during a call waits for its end.
+Steps are whole: who comes during a call waits for its end. Text encoding and decoding count when a picture is done.
 """
 
 import heapq
@@ -17,6 +17,7 @@ from mezzotint.server.demand import Demand
 from mezzotint.server.policy import Policy
 
 NEVER = np.inf
+_HALF_A_STEP = 0.5
 
 
 class Discipline(Protocol):
@@ -64,7 +65,9 @@ class ByStep:
             steps = steps if self.is_steady else 1.0
             now += steps * seconds
             here.run(places, steps)
-            left[here.leave(here.steps < 0.5)] = now
+            for who in here.leave(here.steps < _HALF_A_STEP):
+                now += curve.finish_seconds
+                left[who] = now
         return left
 
 
@@ -151,7 +154,7 @@ class ByRequest:
             steps = float(traffic.steps[waiting[0]])
             batch = [i for i in waiting if traffic.steps[i] == steps][: curve.most]
             waiting = [i for i in waiting if i not in batch]
-            now += steps * curve.seconds[len(batch) - 1]
+            now += steps * curve.seconds[len(batch) - 1] + len(batch) * curve.finish_seconds
             left[batch] = now
         return left
 
@@ -178,5 +181,5 @@ class Interleaved:
             if i < len(traffic):
                 served += (arrival - now) / len(here) if here else 0.0
                 now = arrival
-                heapq.heappush(here, (served + float(traffic.steps[i]) * curve.seconds[0], i))
+                heapq.heappush(here, (served + float(traffic.steps[i]) * curve.seconds[0] + curve.finish_seconds, i))
         return left

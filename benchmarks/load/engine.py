@@ -5,9 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Curve:
-    """The seconds of a denoising call; ``seconds[0]`` is that of one picture's."""
+    """The seconds of a denoising call.
+
+    Attributes:
+        seconds: by the pictures that share it, from one on.
+        finish_seconds: what a picture takes beside them, for its text and decoding.
+    """
 
     seconds: tuple[float, ...]
+    finish_seconds: float = 0.0
 
     @classmethod
     def of_gain(cls, gain: float, most: int) -> "Curve":
