@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import grpc
+from google.rpc.error_details_pb2 import RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 
 from mezzotint.engines import errors
 
@@ -26,6 +28,8 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
 
 REQUEST_ID = "request-id"
 RETRY_AFTER_MS = "retry-after-ms"
+PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own clients wait that long where their retry policy lets them try again
+DETAILS = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +38,28 @@ class Refusal:
 
     code: grpc.StatusCode
     message: str
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str | bytes], ...]
 
 
 def refusal(error: Exception, request_id: str) -> Refusal:
     """Return the status of an error; one that is not in the table is INTERNAL, and its traceback goes to the log."""
-    metadata = [(REQUEST_ID, request_id)]
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
     if isinstance(error, errors.QueueFull):
-        metadata.append((RETRY_AFTER_MS, str(error.retry_after_ms)))
+        metadata += _retry_hint(error, request_id)
     for ancestor in type(error).__mro__:
         if ancestor in CODES:
             return Refusal(CODES[ancestor], str(error), tuple(metadata))
     logger.error("request %s failed", request_id, exc_info=error)
     message = f"request {request_id}: the server failed; its log says why under that id"
     return Refusal(grpc.StatusCode.INTERNAL, message, tuple(metadata))
+
+
+def _retry_hint(error: errors.QueueFull, request_id: str) -> list[tuple[str, str | bytes]]:
+    """Return when to try again, for our clients, for gRPC's retries, and as the standard details (google.rpc)."""
+    milliseconds = str(error.retry_after_ms)
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(error.retry_after_ms)
+    status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=str(error))
+    for detail in (retry, RequestInfo(request_id=request_id)):
+        status.details.add().Pack(detail)
+    return [(RETRY_AFTER_MS, milliseconds), (PUSHBACK_MS, milliseconds), (DETAILS, status.SerializeToString())]

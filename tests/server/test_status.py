@@ -1,5 +1,7 @@
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 
 from mezzotint.engines import errors
 from mezzotint.server.status import refusal
@@ -32,7 +34,15 @@ def test_a_subclass_has_its_ancestors_status() -> None:
 
 
 def test_a_full_queue_says_when_to_try_again() -> None:
-    assert ("retry-after-ms", "250") in refusal(errors.QueueFull("full", retry_after_ms=250), "id").metadata
+    metadata = dict(refusal(errors.QueueFull("full", retry_after_ms=1250), "id").metadata)
+    assert metadata["retry-after-ms"] == metadata["grpc-retry-pushback-ms"] == "1250"
+    status = Status.FromString(metadata["grpc-status-details-bin"])
+    assert (status.code, status.message) == (8, "full")
+    retry, request = RetryInfo(), RequestInfo()
+    assert status.details[0].Unpack(retry)
+    assert status.details[1].Unpack(request)
+    assert retry.retry_delay.ToMilliseconds() == 1250
+    assert request.request_id == "id"
 
 
 def test_any_other_error_is_internal_and_its_text_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
