@@ -235,7 +235,7 @@ class Scheduler:
         decoding = next((image for image in order if image.stage is Stage.DECODE), None)
         if decoding is not None and not (self._decoded_last and waits):
             return (decoding,)
-        places = self._max_started_images - self.num_started
+        places = self._max_started_images - sum(image.stage is not Stage.ENCODE for image in order)
         joint = self._joint([image for image in order if image.stage is not Stage.DECODE], places)
         new = tuple(image for image in joint if image.stage is Stage.ENCODE)
         return tuple(image for image in new if image.signature == new[0].signature) if new else joint

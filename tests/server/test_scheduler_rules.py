@@ -1,9 +1,10 @@
 """Whatever is submitted, cancelled and failed, the scheduler keeps its rules."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
@@ -53,14 +54,13 @@ class Bench:
             assert len(images) + self.scheduler.num_waiting > self.max_queue or deadline == now
 
     def fail(self, now: float) -> None:
-        self.scheduler.next_batch(now)
+        before = {image: image.stage for image in self.wanted(now)}
+        self.count(self.scheduler.next_batch(now).images[0].stage, before.values())
         self.scheduler.fail()
         self.left.extend(self.scheduler.departures())
 
     def call(self, now: float) -> None:
-        gone = {departure.image for departure in self.left}
-        here = {image: ticket for ticket in self.tickets for image in ticket.images if image not in gone}
-        wanted = [i for i, t in here.items() if not t.cancelled and (t.deadline is None or t.deadline > now)]
+        wanted = self.wanted(now)
         before = {image: (image.stage, image.variant, image.num_rows, image.signature) for image in wanted}
         images = run_call(self.scheduler, now)
         self.left.extend(self.scheduler.departures())
@@ -70,12 +70,28 @@ class Bench:
         assert sum(before[image][2] for image in images) <= self.max_rows.get(variant, 8)
         assert self.scheduler.num_started <= self.max_started
         assert stage is not Stage.DECODE or len(images) == 1
-        waits = any(stage is Stage.DENOISE for stage, *_ in before.values())
-        self.held_up = {Stage.DENOISE: 0, Stage.DECODE: self.held_up + 1}.get(stage, self.held_up) if waits else 0
+        self.count(stage, [stage for stage, *_ in before.values()])
         assert self.held_up <= 1
+
+    def wanted(self, now: float) -> list[Any]:
+        """The images that still want to run, in the order of submission."""
+        gone = {departure.image for departure in self.left}
+        here = {image: ticket for ticket in self.tickets for image in ticket.images if image not in gone}
+        return [i for i, t in here.items() if not t.cancelled and (t.deadline is None or t.deadline > now)]
+
+    def count(self, stage: Stage, stages: Iterable[Stage]) -> None:
+        """Count a call of ``stage``, whether it failed or not, while images of ``stages`` were there."""
+        waits = Stage.DENOISE in stages
+        self.held_up = {Stage.DENOISE: 0, Stage.DECODE: self.held_up + 1}.get(stage, self.held_up) if waits else 0
+
+
+A_SECOND_LATE = {"num_images": 1, "calls": [(FULL, 1)], "parts": 1, "size": 64, "seconds": 3}
 
 
 @settings(max_examples=300, deadline=None)
+@example(  # the only started image expires while another waits for its room
+    [("submit", A_SECOND_LATE), ("submit", A_SECOND_LATE | {"seconds": None}), ("call", 1), ("fail", None)], 3, 3, 1, 2
+)
 @given(st.lists(an_action, max_size=40), *(st.integers(3, 8),) * 2, st.integers(1, 6), st.integers(1, 8))
 def test_whatever_happens_every_image_ends_exactly_once_and_no_call_breaks_a_rule(
     actions: list[tuple[str, Any]], full_rows: int, shallow_rows: int, max_started: int, max_queue: int
