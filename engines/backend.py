@@ -18,7 +18,7 @@ class EngineOptions:
 
     Attributes:
         device: the runtime's own name of a device or execution provider; empty is the one it was built for.
-        num_threads: CPU threads of one call; 0 is all cores that this process may use.
+        num_threads: CPU threads of one call; 0 is all that this process may keep busy (``cpus.py``).
         row_counts: the rows of a call that the engine prepares for; other counts are split into these.
         cache_dir: where the runtime may keep its compiled blobs; None is nowhere.
         shapes: keeps what is compiled, within the process's memory limit; None is a place of the engine's own.

@@ -35,7 +35,7 @@ class LoadOptions:
 
     Attributes:
         devices: a device name by component; the empty key is every other component's.
-        num_threads: CPU threads of one engine call; 0 is all cores.
+        num_threads: CPU threads of one engine call; 0 is all that this process may keep busy.
         strict: one row a call, in one fixed shape: rows then cannot depend on their neighbours, at some cost of speed.
         cache: keep the runtime's compiled blobs in the user's cache folder.
         memory_budget: bytes that the process may take with all its bundles; None is no limit.

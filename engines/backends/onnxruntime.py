@@ -5,7 +5,6 @@ count that was tried gives bit-equal rows; the manifest says which for each engi
 """
 
 import ctypes
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
 from mezzotint.engines.rows import Rows, call_in_parts
@@ -123,7 +123,7 @@ def _session_options(spec: EngineEntry, options: EngineOptions) -> ort.SessionOp
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    settings.intra_op_num_threads = options.num_threads or len(os.sched_getaffinity(0))
+    settings.intra_op_num_threads = options.num_threads or available_cpus()
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False  # it keeps a plan for each shape, and gains nothing (measured)
     # Spin within a call, which is 1.4 times faster on two cores, but not after it: a server at rest uses no CPU.

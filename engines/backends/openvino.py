@@ -6,7 +6,6 @@ bit-equal rows (the manifest says which for each engine), so a call is split fre
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import openvino as ov
 
 from mezzotint.engines.backend import Array, EngineOptions
 from mezzotint.engines.backends.openvino_blobs import Blobs
+from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
 from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
@@ -53,7 +53,7 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": _hint(core, device, spec),
         }
         if device.startswith("CPU"):
-            threads = options.num_threads or len(os.sched_getaffinity(0))
+            threads = options.num_threads or available_cpus()
             self._config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         self._blobs: Blobs | None = None
         if options.cache_dir is not None and device.startswith("CPU"):

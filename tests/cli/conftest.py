@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def started(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Serve a bundle in a process of its own; gives it and its address, and ends it."""
+def started(*arguments: str | Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve a bundle in a process of its own, with whatever options; gives it and its address, and ends it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", "--no-cache"],
+        [sys.executable, "-m", "mezzotint", "serve", *arguments, "--port", str(port), "--no-cache"],
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

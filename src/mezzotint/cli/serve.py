@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mezzotint.cli.config_file import ConfigurableCommand
+
 READY = "serving on "
 """What stands before the address in the line that says that the server is ready."""
 
@@ -31,8 +33,15 @@ class MemorySize(click.ParamType[int]):
 MEMORY_SIZE = MemorySize()
 
 
-@click.command()
-@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command(cls=ConfigurableCommand)
+@click.argument(
+    "bundles",
+    metavar="BUNDLE...",
+    nargs=-1,
+    required=True,
+    envvar="MEZZOTINT_SERVE_BUNDLES",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -54,7 +63,8 @@ MEMORY_SIZE = MemorySize()
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="CPU threads of one engine call; 0 is all cores. Set it where the server shares its machine.",
+    help="CPU threads of one engine call; 0 is as many as this process may keep busy: its cores, or a container's CPU "
+    "quota. Set it where the server shares its machine.",
 )
 @click.option(
     "--max-queue-size",
