@@ -21,6 +21,10 @@ class ShapeNotCompiled(MezzotintError):
     """The request is well-formed but no engine of the bundle was built for its size."""
 
 
+class RequestIdTaken(MezzotintError):
+    """Another request of that id is running."""
+
+
 class QueueFull(MezzotintError):
     """The server is at its limit; try again after ``retry_after_ms``."""
 

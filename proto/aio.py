@@ -5,7 +5,9 @@ async with AsyncClient("localhost:8001") as client:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -15,26 +17,46 @@ import grpc.aio
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
 from mezzotint.proto.client import DEFAULT_TARGET
-from mezzotint.proto.errors import cancelled, client_error
+from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
 from mezzotint.proto.results import Collector, Event, ModelInfo, Progress, Result, event_of, model_of
+from mezzotint.proto.retries import Attempts
 
 
 class AsyncStream:
-    """A request's events as they come; the end says that all pictures are there."""
+    """A request's events as they come, as ``client.Stream``'s."""
 
-    def __init__(self, call: Any, target: str, request_id: str) -> None:
+    def __init__(self, start: Callable[[float | None], Any], target: str, request_id: str, attempts: Attempts) -> None:
         self.request_id = request_id
-        self._call = call
+        self._start = start
         self._target = target
-        self._cancelled = False
+        self._attempts = attempts
+        self._cancelled = asyncio.Event()
+        self._call = start(attempts.timeout)
 
     def cancel(self) -> None:
         """Take the request back: the server stops before its next step."""
-        self._cancelled = True
+        self._cancelled.set()
         self._call.cancel()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            try:
+                async with contextlib.aclosing(self._events()) as events:
+                    async for event in events:
+                        if self._attempts.is_new(event):
+                            yield event
+                return
+            except MezzotintClientError as error:
+                await self._wait(self._attempts.wait_after(error))
+            self._call = self._start(self._attempts.timeout)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cancelled.wait(), seconds)
+            raise cancelled(self.request_id)
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 event = event_of(message)
@@ -43,7 +65,7 @@ class AsyncStream:
         except grpc.RpcError as error:
             raise client_error(error, self._target, self.request_id) from None
         except asyncio.CancelledError:
-            if not self._cancelled:  # somebody cancelled the task
+            if not self._cancelled.is_set():  # somebody cancelled the task
                 raise
             raise cancelled(self.request_id) from None
         finally:
@@ -56,11 +78,13 @@ class AsyncClient:
     Args:
         target: the server's ``host:port``.
         timeout: seconds that a call may take where the call itself does not say; None is any time.
+        retries: how often a request is sent again, as by ``Client``.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float | None = None) -> None:
+    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float | None = None, retries: int = 0) -> None:
         self.target = target
         self._timeout = timeout
+        self._retries = retries
         self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.MezzotintStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -96,8 +120,11 @@ class AsyncClient:
     def stream(self, prompt: str = "", *, timeout: float | None = None, **options: Unpack[Options]) -> AsyncStream:
         """Start a request and return its events as they come; takes what ``generate`` takes."""
         message = build_request(prompt, options)
-        call = self._stub.Generate(message, timeout=self._timeout if timeout is None else timeout)
-        return AsyncStream(call, self.target, message.request_id)
+        attempts = Attempts(self._retries, self._timeout if timeout is None else timeout)
+        return AsyncStream(partial(self._begin, message), self.target, message.request_id, attempts)
+
+    def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
+        return self._stub.Generate(message, timeout=timeout)
 
     async def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""

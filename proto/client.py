@@ -4,7 +4,10 @@ with Client("localhost:8001") as client:
     client.generate("a shark on a blue background", steps=20).images[0].save("shark.png")
 """
 
-from collections.abc import Callable, Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -12,26 +15,47 @@ import grpc
 
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
-from mezzotint.proto.errors import client_error
+from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
 from mezzotint.proto.results import Collector, Event, ModelInfo, Progress, Result, event_of, model_of
+from mezzotint.proto.retries import Attempts
 
 DEFAULT_TARGET = "localhost:8001"
 
 
 class Stream:
-    """A request's events as they come; the end says that all pictures are there."""
+    """A request's events as they come; the end says that all pictures are there.
 
-    def __init__(self, call: Any, target: str, request_id: str) -> None:
+    A request that had to be sent again begins anew with ``Accepted``; pictures come once.
+    """
+
+    def __init__(self, start: Callable[[float | None], Any], target: str, request_id: str, attempts: Attempts) -> None:
         self.request_id = request_id
-        self._call = call
+        self._start = start
         self._target = target
+        self._attempts = attempts
+        self._cancelled = threading.Event()
+        self._call = start(attempts.timeout)
 
     def cancel(self) -> None:
         """Take the request back: the server stops before its next step."""
+        self._cancelled.set()
         self._call.cancel()
 
     def __iter__(self) -> Iterator[Event]:
+        while True:
+            try:
+                with contextlib.closing(self._events()) as events:
+                    for event in events:
+                        if self._attempts.is_new(event):
+                            yield event
+                return
+            except MezzotintClientError as error:
+                if self._cancelled.wait(self._attempts.wait_after(error)):
+                    raise cancelled(self.request_id) from None
+            self._call = self._start(self._attempts.timeout)
+
+    def _events(self) -> Generator[Event, None, None]:
         try:
             for message in self._call:
                 event = event_of(message)
@@ -49,11 +73,14 @@ class Client:
     Args:
         target: the server's ``host:port``.
         timeout: seconds that a call may take where the call itself does not say; None is any time.
+        retries: how often a request is sent again where the server is away, is lost while it paints, or says when it
+            has room; under the same id and seed, after longer and longer waits or as long as the server says.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float | None = None) -> None:
+    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float | None = None, retries: int = 0) -> None:
         self.target = target
         self._timeout = timeout
+        self._retries = retries
         self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.MezzotintStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -99,8 +126,11 @@ class Client:
     def stream(self, prompt: str = "", *, timeout: float | None = None, **options: Unpack[Options]) -> Stream:
         """Start a request and return its events as they come; takes what ``generate`` takes."""
         message = build_request(prompt, options)
-        call = self._stub.Generate(message, timeout=self._timeout if timeout is None else timeout)
-        return Stream(call, self.target, message.request_id)
+        attempts = Attempts(self._retries, self._timeout if timeout is None else timeout)
+        return Stream(partial(self._begin, message), self.target, message.request_id, attempts)
+
+    def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
+        return self._stub.Generate(message, timeout=timeout)
 
     def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""

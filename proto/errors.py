@@ -4,6 +4,7 @@ import grpc
 
 _REQUEST_ID = "request-id"
 _RETRY_AFTER_MS = "retry-after-ms"
+_PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own word, of servers in front of ours; below 0 is never
 
 
 class MezzotintClientError(Exception):
@@ -13,7 +14,7 @@ class MezzotintClientError(Exception):
         code: gRPC's status.
         message: the sentence.
         request_id: the request's name in the server's log; empty for calls without one.
-        retry_after_ms: when to try again, where the server's queue was full.
+        retry_after_ms: when to try again, where the server says so; below 0 is never.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
         message = f"{target}: the deadline passed before the request was done; allow it a longer timeout"
     elif code is grpc.StatusCode.CANCELLED and not ours:
         return cancelled(request_id)
-    retry_after = metadata.get(_RETRY_AFTER_MS)
+    retry_after = metadata.get(_RETRY_AFTER_MS) or metadata.get(_PUSHBACK_MS)
     return MezzotintClientError(
         code, message, request_id=request_id, retry_after_ms=int(retry_after) if retry_after else None
     )

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_SEED = 2**63 - 1
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 250),  # a server that was restarted is there soon
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
 
 _MAX_DRAWN_SEED = 2**32  # what a client draws also fits into other programs' seed fields
 _ARRAYS = frozenset(("latents", "prompt_states", "negative_prompt_states"))

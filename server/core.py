@@ -4,7 +4,6 @@ Checking, tokenising and picture encoding run in a small executor, engines in th
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Cancelled, DeadlineExpired, EngineFailed, Unavailable
 from mezzotint.engines.image import Batch, Image
 from mezzotint.engines.model import Model
@@ -46,6 +46,16 @@ class Handle:
         self._job.cancelled = True
         self._post(self._withdraw)
 
+    def extend(self, deadline: float | None) -> None:
+        """Allow the request until ``deadline`` where that is later than its own; None is any time."""
+        self._post(partial(self._allow, deadline))
+
+    def _allow(self, deadline: float | None) -> None:
+        job = self._job
+        job.deadline = None if deadline is None or job.deadline is None else max(deadline, job.deadline)
+        if job.ticket is not None:
+            job.ticket.deadline = job.deadline
+
     def _withdraw(self) -> None:
         if self._job.ticket is not None:
             self._scheduler.cancel(self._job.ticket)
@@ -71,7 +81,7 @@ class Core:
             seconds_left=Costs(model.manifest).seconds_left,
         )
         self._loop = Loop(model, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
-        self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, os.cpu_count() or 1), f"mezzotint-{model.name}-worker")
+        self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
         self._jobs: dict[Image, Job] = {}  # the loop thread's own
         self._changed = threading.Condition()
         self._open: dict[Job, Worker] = {}

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.joins import Joins
 from mezzotint.server.status import REQUEST_ID, refusal
 
 SERVICE = "mezzotint.v1.Mezzotint"
@@ -23,6 +25,7 @@ class Service:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._joins = Joins()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register; it reads requests itself, so that bad bytes get a sentence of ours."""
@@ -54,12 +57,14 @@ class Service:
             events: asyncio.Queue[Event] = asyncio.Queue()
             loop = asyncio.get_running_loop()
             seconds = context.time_remaining()
-            handle = core.submit(
-                order.request,
-                request_id=request_id,
-                picture=order.picture,
-                deadline=None if seconds is None else time.monotonic() + seconds,
-                on_event=lambda event: _hand_over(loop, events, event),
+            deadline = None if seconds is None else time.monotonic() + seconds
+            start = partial(core.submit, order.request, request_id=request_id, picture=order.picture, deadline=deadline)
+            handle = self._joins.enter(
+                request_id,
+                order,
+                lambda on_event: start(on_event=on_event),
+                on_event=partial(_hand_over, loop, events),
+                deadline=deadline,
             )
             try:
                 async for event in _until_the_ending(events):

@@ -18,6 +18,7 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
         errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
         errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
         errors.ShapeNotCompiled: grpc.StatusCode.FAILED_PRECONDITION,
+        errors.RequestIdTaken: grpc.StatusCode.ALREADY_EXISTS,
         errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Cancelled: grpc.StatusCode.CANCELLED,

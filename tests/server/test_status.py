@@ -13,6 +13,7 @@ from mezzotint.server.status import refusal
         (errors.InvalidRequest("no"), grpc.StatusCode.INVALID_ARGUMENT),
         (errors.ModelNotFound("no"), grpc.StatusCode.NOT_FOUND),
         (errors.ShapeNotCompiled("no"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.RequestIdTaken("no"), grpc.StatusCode.ALREADY_EXISTS),
         (errors.QueueFull("no", retry_after_ms=7), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.DeadlineExpired("no"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (errors.Cancelled("no"), grpc.StatusCode.CANCELLED),

@@ -20,6 +20,7 @@ EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
         errors.InvalidRequest: 2,
         errors.ModelNotFound: 2,
         errors.ShapeNotCompiled: 2,
+        errors.RequestIdTaken: 2,
         errors.BundleError: 3,
         errors.CheckpointError: 3,
         errors.DeviceNotFound: 3,
@@ -34,7 +35,7 @@ EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
 """An error's code is that of the nearest class above it; click's own usage errors exit with 2 as well."""
 
 STATUS_EXIT_CODES: Mapping[str, int] = MappingProxyType(
-    {"INVALID_ARGUMENT": 2, "NOT_FOUND": 2, "FAILED_PRECONDITION": 2, "OUT_OF_RANGE": 2}
+    {"INVALID_ARGUMENT": 2, "NOT_FOUND": 2, "FAILED_PRECONDITION": 2, "ALREADY_EXISTS": 2, "OUT_OF_RANGE": 2}
 )
 """The same for what a server answers, by gRPC status; any other status is 5."""
 

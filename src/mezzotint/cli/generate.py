@@ -135,8 +135,22 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     "--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="For a file whose suffix says none."
 )
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds until the server gives it up.")
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How often to send the request again, under the same seed, where the server is away, is lost while it paints, "
+    "or says when it has room. Set it where servers are restarted or busy.",
+)
 def command(
-    prompt: str, server: str, output: Path, image_format: str | None, timeout: float | None, **options: object
+    prompt: str,
+    server: str,
+    output: Path,
+    image_format: str | None,
+    timeout: float | None,
+    retries: int,
+    **options: object,
 ) -> None:
     """Draw pictures of PROMPT with a running server, and write them with their parameters inside."""
     from mezzotint.proto.client import Client
@@ -147,7 +161,7 @@ def command(
     if not output.absolute().parent.is_dir():
         raise CannotWrite(output, FileNotFoundError(2, "its folder does not exist"))
     try:
-        with Client(server) as client:
+        with Client(server, retries=retries) as client:
             _paint(client, prompt, timeout, request, output, num_images)
     except MezzotintClientError as error:
         raise Refused(error.message, error.code.name) from None

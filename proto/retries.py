@@ -1,0 +1,77 @@
+"""When a request that failed is sent again, for both clients. gRPC itself never repeats a stream that has begun.
+
+The same id and the same seed go out again: a server that still paints it lets the client join, and any other paints the
+same picture.
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+import grpc
+
+from mezzotint.proto.errors import MezzotintClientError
+from mezzotint.proto.results import Event, Picture
+
+_FIRST_S = 0.5
+_FACTOR = 2.0
+_MOST_S = 10.0
+_JITTER = 0.2  # the share by which a wait differs at most, so that clients that failed together do not return together
+
+
+class Attempts:
+    """How often one request may still be sent, and how long to wait before.
+
+    Args:
+        retries: how often it may be sent again.
+        timeout: seconds for all attempts and waits; None is any time.
+        clock: seconds, never going back.
+        draw: a number between two others, at random.
+    """
+
+    def __init__(
+        self,
+        retries: int,
+        timeout: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._left = retries
+        self._clock = clock
+        self._draw = draw
+        self._until = None if timeout is None else clock() + timeout
+        self._backoff = _FIRST_S
+        self._pictures: set[int] = set()
+
+    @property
+    def timeout(self) -> float | None:
+        """The seconds that are left for the next attempt; None is any time."""
+        return None if self._until is None else max(0.0, self._until - self._clock())
+
+    def wait_after(self, error: MezzotintClientError) -> float:
+        """Return the seconds until the next attempt: the server's own word, or longer each time. Raises ``error``.
+
+        Only a server that is away, or one that says when it has room, is asked again.
+        """
+        asked = error.retry_after_ms
+        again = error.code is grpc.StatusCode.UNAVAILABLE or asked is not None
+        if not self._left or not again or (asked is not None and asked < 0):
+            raise error
+        if asked is None:
+            seconds = self._backoff * self._draw(1 - _JITTER, 1 + _JITTER)
+        else:
+            seconds = asked / 1e3 * self._draw(1, 1 + _JITTER)  # not before
+        if self.timeout is not None and seconds >= self.timeout:
+            raise error
+        self._left -= 1
+        self._backoff = min(_MOST_S, self._backoff * _FACTOR)
+        return seconds
+
+    def is_new(self, event: Event) -> bool:
+        """Return whether the caller has not had it: a picture that an earlier attempt brought is not given twice."""
+        if not isinstance(event, Picture):
+            return True
+        known = event.image_index in self._pictures
+        self._pictures.add(event.image_index)
+        return not known
