@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from mezzotint.engines.manifest import EngineEntry, Precision
-from mezzotint.engines.shapes import CompiledShapes
+from mezzotint.engines.shapes import CompiledShapes, Uses
 
 Array: TypeAlias = Any
 """An array of the Python array API that lives on its engine's device: numpy on a CPU, CuPy on CUDA."""
@@ -61,6 +61,16 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the runtime's memory; the engine cannot run any more."""
+        ...
+
+
+@runtime_checkable
+class CompilesShapes(Protocol):
+    """An engine that compiles each shape that it is called with."""
+
+    @property
+    def shape_uses(self) -> Uses:
+        """How often a call's shapes were compiled already, and how often it had to wait for that."""
         ...
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device, guidance
-from mezzotint.engines.backend import Array, Engine
+from mezzotint.engines.backend import Array, CompilesShapes, Engine
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
@@ -23,6 +23,7 @@ from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.request import Request, check_request, size_of
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import SigmaSpacing, Spacing
+from mezzotint.engines.shapes import Uses
 from mezzotint.engines.variants import FULL, decoder_chain
 
 EngineKey: TypeAlias = tuple[Component, str]
@@ -156,6 +157,15 @@ class Model:
         fit = np.array(self.manifest.latents.preview, dtype=np.float32)
         rgb = np.tensordot(latents, fit[:-1], axes=([0], [0])) + fit[-1]
         return np.ascontiguousarray((np.clip(rgb, 0.0, 1.0) * 255).round().astype(np.uint8))
+
+    def cache_uses(self) -> Mapping[str, Uses]:
+        """Return how often sampler plans were reused, and the engines' compiled shapes, by the cache's name."""
+        plans = self._plan.cache_info()
+        shapes = [engine.shape_uses for engine in self.engines.values() if isinstance(engine, CompilesShapes)]
+        return {
+            "plans": Uses(plans.hits, plans.misses),
+            "shapes": Uses(sum(uses.hits for uses in shapes), sum(uses.misses for uses in shapes)),
+        }
 
     def close(self) -> None:
         """Free the engines."""

@@ -6,12 +6,21 @@ used longest ago make room for new ones.
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 """The shape of each input of an engine."""
 
 _MAX_SHAPES = 16  # of one engine; a server that is asked for many sizes once each need not keep them all
+
+
+@dataclass(slots=True)
+class Uses:
+    """How often a cache had what it was asked for, and how often not."""
+
+    hits: int = 0
+    misses: int = 0
 
 
 class CompiledShapes:
@@ -24,6 +33,7 @@ class CompiledShapes:
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit = limit_bytes
         self._kept: OrderedDict[tuple[object, Shapes], tuple[Any, int]] = OrderedDict()
+        self._uses: dict[object, Uses] = {}
         self._lock = threading.Lock()
 
     @property
@@ -38,10 +48,17 @@ class CompiledShapes:
     def get(self, owner: object, shapes: Shapes) -> Any:
         """Return what was kept for these shapes, and count that as its last use; None where there is nothing."""
         with self._lock:
-            if (owner, shapes) not in self._kept:
+            uses = self._uses.setdefault(owner, Uses())
+            if not self.has(owner, shapes):
+                uses.misses += 1
                 return None
+            uses.hits += 1
             self._kept.move_to_end((owner, shapes))
             return self._kept[owner, shapes][0]
+
+    def uses(self, owner: object) -> Uses:
+        """Return how often an owner's shapes were there when it asked for them, and how often not."""
+        return self._uses.get(owner, Uses())
 
     def claim(self, owner: object, shapes: Shapes, num_bytes: int) -> None:
         """Make room for shapes that are about to be compiled, by dropping those that were used longest ago."""
@@ -64,6 +81,8 @@ class CompiledShapes:
         with self._lock:
             gone = [key for key in self._kept if key[0] is owner and shapes in (None, key[1])]
             dropped = [self._kept.pop(key) for key in gone]
+            if shapes is None:
+                self._uses.pop(owner, None)
         del dropped
 
     def _dropped(self, owner: object, spared: tuple[object, Shapes]) -> list[Any]:

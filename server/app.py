@@ -18,7 +18,9 @@ from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig, ServerConfig
 from mezzotint.server.core import Core
+from mezzotint.server.observer import Observer
 from mezzotint.server.service import SERVICE, Service
+from mezzotint.server.watching import watching
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +39,12 @@ _OPTIONS = (
 class Server:
     """A gRPC server with health and reflection over a catalog of bundles."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
         self.catalog = catalog
+        self.is_ready = False
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=_OPTIONS)
-        self._grpc.add_generic_rpc_handlers((Service(catalog).handler(),))
+        self._grpc.add_generic_rpc_handlers((Service(catalog, observer).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
@@ -57,6 +60,7 @@ class Server:
 
     async def set_ready(self, ready: bool) -> None:
         """Say SERVING or NOT_SERVING to those who ask for its health."""
+        self.is_ready = ready
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, SERVICE):
             await self._health.set(service, status)
@@ -90,18 +94,22 @@ async def serve(
     Raises:
         BundleError: a bundle cannot be loaded, or two have one name.
         DeviceNotFound: a device that was asked for is not there.
-        Unavailable: the port is taken.
+        Unavailable: a port is taken.
+        MezzotintError: traces are wanted, and the extra that makes them is not installed.
     """
-    server = Server(Catalog(_names(bundles)))
+    catalog = Catalog(_names(bundles))
     stopping = asyncio.Event()
-    with _stop_on_signal(stopping):
+    with watching(config.watch, catalog) as watch, _stop_on_signal(stopping):
+        server = Server(catalog, watch.observer)
         port = await server.start(config.host, config.port)
         try:
+            watch.listen(lambda: server.is_ready)
             loading = await asyncio.to_thread(plan_loading, bundles, load)
             for bundle in bundles:
-                server.catalog.add(await asyncio.to_thread(load_core, bundle, load, config.core, loading))
+                core = await asyncio.to_thread(load_core, bundle, load, config.core, loading, watch.observer)
+                catalog.add(core)
             await server.set_ready(True)
-            logger.info("serving %s on %s:%d", ", ".join(c.model.name for c in server.catalog.cores), config.host, port)
+            logger.info("serving %s on %s:%d", ", ".join(c.model.name for c in catalog.cores), config.host, port)
             if ready is not None:
                 ready(port)
             await stopping.wait()
@@ -111,13 +119,19 @@ async def serve(
             logger.info("stopped%s", "" if finished else "; some requests were ended unfinished")
 
 
-def load_core(bundle: Path, load: LoadOptions, config: CoreConfig, loading: Loading | None = None) -> Core:
+def load_core(
+    bundle: Path,
+    load: LoadOptions,
+    config: CoreConfig,
+    loading: Loading | None = None,
+    observer: Observer | None = None,
+) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
     loading = loading or plan_loading([bundle], load)
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
     with opening_bundle(bundle, load, loading) as model:
         model.warm_up(at_once=2 if is_small else 1)
-    core = Core(model, config)
+    core = Core(model, config, observer=observer)
     core.warm_up_rest()
     return core
 

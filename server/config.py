@@ -31,6 +31,42 @@ class CoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where the HTTP port for metrics and health listens.
+
+    Attributes:
+        host: the address; the default is for this machine alone, since there is no authentication.
+        port: the port, Triton's by default; 0 is any free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8002
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= MAX_PORT:
+            raise MezzotintError(f"metrics_port={self.port}: must be between 0 and {MAX_PORT}; 0 is any free one")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """What watches a server.
+
+    Attributes:
+        metrics: where Prometheus and probes may ask; None is nowhere.
+        otlp_endpoint: the URL of the collector of traces; empty is what OpenTelemetry's environment variables say.
+    """
+
+    metrics: MetricsConfig | None = None
+    otlp_endpoint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise MezzotintError(
+                f"otlp_endpoint={self.otlp_endpoint!r}: must be a URL of OTLP over gRPC; such as http://localhost:4317"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """How a server listens and stops.
 
@@ -39,12 +75,14 @@ class ServerConfig:
         port: the gRPC port, Triton's by default; 0 is any free one.
         drain_seconds: how long a stopping server may take to finish what it has accepted.
         core: the limits of each bundle.
+        watch: metrics and traces; nothing by default.
     """
 
     host: str = "127.0.0.1"
     port: int = 8001
     drain_seconds: float = 30.0
     core: CoreConfig = field(default_factory=CoreConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= MAX_PORT:

@@ -22,7 +22,9 @@ from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import Costs
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
 from mezzotint.server.job import Job, Worker
+from mezzotint.server.logs import about, log_ending
 from mezzotint.server.loop import Command, Loop
+from mezzotint.server.observer import Call, Ending, Observer, Watched
 from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
 from mezzotint.server.scheduler import Departure, Outcome, Scheduler
@@ -68,10 +70,19 @@ class Core:
         model: the bundle, loaded; the core closes it.
         config: its limits.
         clock: seconds, never going back; ``deadline`` is on it.
+        observer: hears of engine calls, images that leave, and endings.
     """
 
-    def __init__(self, model: Model, config: CoreConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: Model,
+        config: CoreConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
+    ) -> None:
         self.model = model
+        self._observer = observer or Observer()
         self._clock = clock
         self._scheduler = Scheduler(
             max_rows=model.max_rows,
@@ -80,7 +91,8 @@ class Core:
             policy=POLICIES[config.policy],
             seconds_left=Costs(model.manifest).seconds_left,
         )
-        self._loop = Loop(model, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
+        engines = Watched(model, self._on_call, clock)
+        self._loop = Loop(engines, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
         self._jobs: dict[Image, Job] = {}  # the loop thread's own
         self._changed = threading.Condition()
@@ -102,6 +114,21 @@ class Core:
         """The requests that have not ended."""
         return len(self._open)
 
+    @property
+    def num_waiting(self) -> int:
+        """The images that wait to be started; a request that is still being taken in counts as one."""
+        return self._scheduler.num_waiting + self._num_entering
+
+    @property
+    def num_started(self) -> int:
+        """The images in the making."""
+        return self._scheduler.num_started
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop's thread, without which no request ever ends, runs."""
+        return self._loop.is_alive
+
     def submit(
         self,
         request: Request,
@@ -110,6 +137,7 @@ class Core:
         on_event: Callable[[Event], None],
         picture: PictureOptions | None = None,
         deadline: float | None = None,
+        traceparent: str = "",
     ) -> Handle:
         """Take a request in without waiting.
 
@@ -120,7 +148,7 @@ class Core:
             QueueFull: the queue has no room.
             Unavailable: the server is stopping.
         """
-        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline)
+        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, traceparent)
         with self._changed:
             if self._draining:
                 raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
@@ -190,6 +218,11 @@ class Core:
         accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings)
         self._post(job, partial(job.emit, accepted))
 
+    def _on_call(self, call: Call) -> None:
+        for job in {self._jobs[image] for image in call.images}:
+            job.called(call)
+        self._observer.called(call)
+
     def _on_step(self, batch: Batch) -> None:
         for image in batch.images:
             job = self._jobs[image]
@@ -199,6 +232,7 @@ class Core:
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image
         job = self._jobs.pop(image)
+        self._observer.left(self.model.name, departure.outcome)
         if departure.outcome is Outcome.FINISHED:
             self._post(job, partial(self._deliver, job, image))
             return
@@ -224,21 +258,20 @@ class Core:
         """Write a request's line in the log and tell its caller the ending, unless it has ended."""
         if not job.claim_ending():
             return
-        spent = self._spent(job, job.ticket.images if job.ticket else ())
-        logger.info(
-            "request %s: model=%s images=%d steps=%d outcome=%s queue_ms=%.1f encode_ms=%.1f denoise_ms=%.1f "
-            "decode_ms=%.1f total_ms=%.1f",
-            job.request_id,
-            self.model.name,
-            job.request.num_images,
-            job.request.steps,
-            "finished" if error is None else type(error).__name__,
-            spent.queue_ms,
-            spent.encode_ms,
-            spent.denoise_ms,
-            spent.decode_ms,
-            spent.total_ms,
+        ticket = job.ticket
+        ending = Ending(
+            model=self.model.name,
+            request_id=job.request_id,
+            arrival=job.arrival,
+            started=ticket.started if ticket else None,
+            ended=self._clock(),
+            spent=self._spent(job, ticket.images if ticket else ()),
+            windows=job.windows,
+            error=error,
+            traceparent=job.traceparent,
         )
+        log_ending(logger, ending, job.request)
+        self._observer.ended(ending)
         with self._changed:
             self._open.pop(job, None)
             self._changed.notify_all()
@@ -258,5 +291,5 @@ def _reason(departure: Departure, job: Job, failure: Exception | None) -> Except
             f"the deadline passed after {departure.image.step} of {job.request.steps} steps; "
             "allow the request more time, or ask for fewer steps"
         )
-    logger.error("request %s: its engine call failed", job.request_id, exc_info=failure)
+    logger.error("request %s: its engine call failed", job.request_id, exc_info=failure, extra=about(job.request_id))
     return EngineFailed(f"request {job.request_id}: an engine failed; the server's log says why under that id")

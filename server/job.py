@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from mezzotint.engines.image import Image
+from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.request import Request
 from mezzotint.server.events import Event
+from mezzotint.server.logs import about
+from mezzotint.server.observer import Call, Window
 from mezzotint.server.pictures import PictureOptions
 from mezzotint.server.scheduler import Ticket
 
@@ -25,6 +27,7 @@ class Job:
         on_event: hears its events, never two at a time.
         arrival: seconds of the core's clock, as is ``deadline``.
         deadline: when it is too late; None is never.
+        traceparent: the span that it belongs to; empty without one.
     """
 
     def __init__(
@@ -35,12 +38,15 @@ class Job:
         on_event: Callable[[Event], None],
         arrival: float,
         deadline: float | None,
+        traceparent: str = "",
     ) -> None:
         self.request_id = request_id
         self.request = request
         self.picture = picture
         self.arrival = arrival
         self.deadline = deadline
+        self.traceparent = traceparent
+        self.windows: dict[Stage, Window] = {}
         self.cancelled = False
         self.ticket: Ticket | None = None
         self.num_undelivered = 0
@@ -58,6 +64,12 @@ class Job:
         """Note that the scheduler has it."""
         self.ticket = ticket
         self.num_undelivered = len(ticket.images)
+
+    def called(self, call: Call) -> None:
+        """Note an engine call that images of its took part in."""
+        window = self.windows.setdefault(call.stage, Window(call.began, call.ended))
+        window.ended = call.ended
+        window.num_calls += 1
 
     def stepped(self, image: Image) -> bool:
         """Return whether one of its images has completed a step since the last call; Heun's take two evaluations."""
@@ -81,7 +93,10 @@ class Job:
         try:
             self._on_event(event)
         except Exception:
-            logger.exception("request %s: its caller failed to take %s", self.request_id, type(event).__name__)
+            name = type(event).__name__
+            logger.exception(
+                "request %s: its caller failed to take %s", self.request_id, name, extra=about(self.request_id)
+            )
 
 
 class Worker:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mezzotint.engines import guidance
 from mezzotint.engines.image import Batch, Stage
-from mezzotint.engines.model import Model
+from mezzotint.server.observer import Engines
 from mezzotint.server.scheduler import Departure, Scheduler
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Model,
+        model: Engines,
         scheduler: Scheduler,
         *,
         on_step: Callable[[Batch], None],
@@ -49,6 +49,11 @@ class Loop:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def post(self, command: Command) -> None:
         """Have the thread carry ``command`` out before its next call; the way to the scheduler from other threads."""

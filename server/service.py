@@ -15,6 +15,7 @@ from mezzotint.server.catalog import Catalog
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
 from mezzotint.server.joins import Joins
+from mezzotint.server.observer import Answer, Observer, traceparent_of
 from mezzotint.server.status import REQUEST_ID, refusal
 
 SERVICE = "mezzotint.v1.Mezzotint"
@@ -23,9 +24,10 @@ SERVICE = "mezzotint.v1.Mezzotint"
 class Service:
     """Answers the two calls of the contract."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
         self._catalog = catalog
         self._joins = Joins()
+        self._observer = observer or Observer()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register; it reads requests itself, so that bad bytes get a sentence of ours."""
@@ -51,14 +53,24 @@ class Service:
         """Stream a request's events; a client that goes away takes its request back."""
         request_id = request_id_of(message)
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
+        seconds = context.time_remaining()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        answer = Answer(request_id, traceparent_of(context.invocation_metadata() or ()))
+        self._observer.received(answer)
         try:
             order = order_of(message)
             core = self._catalog.find(order.model)
+            answer.model = core.model.name
             events: asyncio.Queue[Event] = asyncio.Queue()
             loop = asyncio.get_running_loop()
-            seconds = context.time_remaining()
-            deadline = None if seconds is None else time.monotonic() + seconds
-            start = partial(core.submit, order.request, request_id=request_id, picture=order.picture, deadline=deadline)
+            start = partial(
+                core.submit,
+                order.request,
+                request_id=request_id,
+                picture=order.picture,
+                deadline=deadline,
+                traceparent=answer.traceparent,
+            )
             handle = self._joins.enter(
                 request_id,
                 order,
@@ -71,9 +83,16 @@ class Service:
                     yield message_of(event)
             finally:
                 handle.cancel()  # nothing happens where it has ended
+            answer.code = grpc.StatusCode.OK.name
         except Exception as error:
             refused = refusal(error, request_id)
+            answer.code = refused.code.name
             await context.abort(refused.code, refused.message, refused.metadata)
+        finally:
+            if not answer.code:  # gRPC took the call away: its deadline has passed, or its client is gone
+                is_late = deadline is not None and time.monotonic() >= deadline
+                answer.code = (grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED).name
+            self._observer.answered(answer)
 
     async def list_models(self, _: bytes, __: grpc.aio.ServicerContext[Any, Any]) -> pb.ListModelsResponse:
         """List the bundles that are loaded."""

@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from mezzotint.engines import errors
+from mezzotint.server.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def refusal(error: Exception, request_id: str) -> Refusal:
     for ancestor in type(error).__mro__:
         if ancestor in CODES:
             return Refusal(CODES[ancestor], str(error), tuple(metadata))
-    logger.error("request %s failed", request_id, exc_info=error)
+    logger.error("request %s failed", request_id, exc_info=error, extra=about(request_id))
     message = f"request {request_id}: the server failed; its log says why under that id"
     return Refusal(grpc.StatusCode.INTERNAL, message, tuple(metadata))
 

@@ -1,5 +1,6 @@
 """Fixtures that several packages need: real bundles, compiled once and kept in ``build/`` for the next run."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 EMOJI = ROOT / "models" / "emoji"
 BUILD = ROOT / "build" / "tests"
 CACHE = BUILD / "cache"
+os.environ.setdefault("MEZZOTINT_SERVE_METRICS_PORT", "0")  # servers of tests run beside each other
 CALIBRATION_PROMPTS = ("a cat", "a dog by the sea")  # few, since torch paints them for every checkpoint
 
 

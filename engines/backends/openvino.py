@@ -20,7 +20,7 @@ from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
 from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
-from mezzotint.engines.shapes import CompiledShapes, Shapes
+from mezzotint.engines.shapes import CompiledShapes, Shapes, Uses
 
 _GIVE_BACK_FROM = 32 << 20  # bytes of weights; of smaller files giving back takes more time than it frees memory
 
@@ -62,6 +62,11 @@ class OpenVINOEngine:
             self._config["CACHE_DIR"] = str(options.cache_dir)
         self._shape_bytes = options.shape_bytes
         self._kept = options.shapes or CompiledShapes()  # safe for `prepare` beside `run`
+
+    @property
+    def shape_uses(self) -> Uses:
+        """How often a call's shapes were compiled already, and how often it had to wait for that."""
+        return self._kept.uses(self)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""

@@ -14,9 +14,10 @@ from mezzotint.engines.model import EngineKey, Model
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import CoreConfig
+from mezzotint.server.config import CoreConfig, WatchConfig
 from mezzotint.server.core import Core
 from mezzotint.server.service import SERVICE
+from mezzotint.server.watching import watching
 from tests.fakes import UNET, FakeEngine, fake_model
 
 
@@ -30,6 +31,7 @@ class Running:
     target: str
     client: AsyncClient
     channel: grpc.aio.Channel
+    metrics_port: int | None
 
     @property
     def unet(self) -> FakeEngine:
@@ -45,23 +47,26 @@ def model(tmp_path: Path) -> Iterator[tuple[Model, dict[EngineKey, FakeEngine]]]
 
 
 @asynccontextmanager
-async def running(folder: Path, config: CoreConfig, **bundle: bool) -> AsyncIterator[Running]:
+async def running(folder: Path, config: CoreConfig, watch: WatchConfig, **bundle: bool) -> AsyncIterator[Running]:
     model, engines = fake_model(folder, **bundle)
     model.warm_up()
     for engine in engines.values():
         engine.calls.clear()
         while engine.entered.acquire(blocking=False):
             pass
-    server = Server(Catalog([model.name]))
-    core = Core(model, config)
-    server.catalog.add(core)
-    target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
-    await server.set_ready(True)
-    async with AsyncClient(target) as client, grpc.aio.insecure_channel(target) as channel:
-        yield Running(server, core, engines, target, client, channel)
-    for engine in engines.values():
-        engine.release()
-    await server.stop(5.0)
+    catalog = Catalog([model.name])
+    with watching(watch, catalog) as watched:
+        server = Server(catalog, watched.observer)
+        core = Core(model, config, observer=watched.observer)
+        catalog.add(core)
+        target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
+        metrics_port = watched.listen(lambda: server.is_ready)
+        await server.set_ready(True)
+        async with AsyncClient(target) as client, grpc.aio.insecure_channel(target) as channel:
+            yield Running(server, core, engines, target, client, channel, metrics_port)
+        for engine in engines.values():
+            engine.release()
+        await server.stop(5.0)
 
 
 @pytest.fixture
@@ -70,10 +75,16 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(
-            *, step_cache: bool = False, cut_decoder: bool = False, tiny_decoder: bool = False, **limits: int
+            *,
+            step_cache: bool = False,
+            cut_decoder: bool = False,
+            tiny_decoder: bool = False,
+            watch: WatchConfig | None = None,
+            **limits: int,
         ) -> Running:
             bundle = {"step_cache": step_cache, "cut_decoder": cut_decoder, "tiny_decoder": tiny_decoder}
-            return await stack.enter_async_context(running(tmp_path, CoreConfig(**limits), **bundle))
+            config = CoreConfig(**limits)
+            return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), **bundle))
 
         yield begin
 

@@ -20,7 +20,9 @@ _REQUEST = ("--steps", "25", "--guidance", "4", "--seed", "7", "--sampler", "dpm
 @click.option("--prompt", default="a shark on a blue background", help="What to paint.")
 def command(bundle: Path, output: Path, prompt: str) -> None:
     """Serve BUNDLE on a free port, generate one picture, and stop the server, whatever happens."""
-    server = subprocess.Popen(_said("serve", str(bundle), "--port", "0"), stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        _said("serve", str(bundle), "--port", "0", "--no-metrics"), stdout=subprocess.PIPE, text=True
+    )
     try:
         address = _address(server)
         generate = _said("generate", prompt, "--server", address, *_REQUEST, "-o", str(output))

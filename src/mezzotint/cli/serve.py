@@ -1,7 +1,6 @@
 """``mezzotint serve``: bundles over gRPC, until it is told to stop."""
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 
@@ -114,6 +113,36 @@ MEMORY_SIZE = MemorySize()
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="info is one line a request."
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="json is one object a line, with a request's id, times and outcome as fields; for what collects logs.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=8002,
+    show_default=True,
+    help="The HTTP port of /metrics for Prometheus and `mezzotint top`, and of /health/live and /health/ready for "
+    "containers; 0 is any free one.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address of that port. Set it where Prometheus or the kubelet come from another machine; nobody has to "
+    "say who they are there.",
+)
+@click.option("--no-metrics", is_flag=True, help="Count nothing and open no HTTP port, where nobody would look.")
+@click.option(
+    "--otlp-endpoint",
+    default="",
+    metavar="URL",
+    help="Where to send a trace of each request, as http://localhost:4317 (OTLP over gRPC): it shows what a slow one "
+    "waited for. Needs the extra `otel`. [default: OTEL_EXPORTER_OTLP_ENDPOINT, or nowhere]",
+)
 def command(
     bundles: tuple[Path, ...],
     host: str,
@@ -128,6 +157,11 @@ def command(
     memory_budget: int | None,
     no_cache: bool,
     log_level: str,
+    log_format: str,
+    metrics_port: int,
+    metrics_host: str,
+    no_metrics: bool,
+    otlp_endpoint: str,
 ) -> None:
     """Serve each BUNDLE under its own name over gRPC.
 
@@ -137,15 +171,17 @@ def command(
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
     from mezzotint.engines.bundle import LoadOptions, parse_devices
+    from mezzotint.server import logs
     from mezzotint.server.app import serve
-    from mezzotint.server.config import CoreConfig, ServerConfig
+    from mezzotint.server.config import CoreConfig, MetricsConfig, ServerConfig, WatchConfig
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(log_level, log_format)
     config = ServerConfig(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
         core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images, policy=policy),
+        watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )
     options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
     asyncio.run(
