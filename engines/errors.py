@@ -33,6 +33,14 @@ class QueueFull(MezzotintError):
         self.retry_after_ms = retry_after_ms
 
 
+class RateLimited(QueueFull):
+    """The client has used its own rate up; it may try again after ``retry_after_ms``."""
+
+
+class Unauthenticated(MezzotintError):
+    """The call came without a token that the server knows."""
+
+
 class DeadlineExpired(MezzotintError):
     """The request's deadline passed before its last step."""
 
@@ -51,6 +59,10 @@ class EngineFailed(MezzotintError):
 
 class BundleError(MezzotintError):
     """A bundle is missing, damaged, or made for another runtime."""
+
+
+class CredentialsError(MezzotintError):
+    """A certificate, a key or a file of tokens is missing or cannot be used."""
 
 
 class DeviceNotFound(MezzotintError):

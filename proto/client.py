@@ -15,6 +15,7 @@ import grpc
 
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
+from mezzotint.proto.connection import Security, connection
 from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
 from mezzotint.proto.results import Collector, Event, ModelInfo, Progress, Result, event_of, model_of
@@ -75,13 +76,28 @@ class Client:
         timeout: seconds that a call may take where the call itself does not say; None is any time.
         retries: how often a request is sent again where the server is away, is lost while it paints, or says when it
             has room; under the same id and seed, after longer and longer waits or as long as the server says.
+        **security: TLS and a token; ``connection.Security`` lists them.
+
+    Raises:
+        MezzotintClientError: what is said of TLS and the token cannot be used.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float | None = None, retries: int = 0) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        **security: Unpack[Security],
+    ) -> None:
         self.target = target
         self._timeout = timeout
         self._retries = retries
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        credentials, self._metadata = connection(target, **security)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.MezzotintStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
@@ -130,12 +146,12 @@ class Client:
         return Stream(partial(self._begin, message), self.target, message.request_id, attempts)
 
     def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
-        return self._stub.Generate(message, timeout=timeout)
+        return self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
 
     def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""
         try:
-            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout)
+            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None
         return [model_of(model) for model in response.models]

@@ -5,6 +5,19 @@ import grpc
 _REQUEST_ID = "request-id"
 _RETRY_AFTER_MS = "retry-after-ms"
 _PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own word, of servers in front of ours; below 0 is never
+_NO_SERVER = "no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
+_STRANGER = "its certificate is not vouched for by the authority that was given; check the CA file"
+_NO_TLS = "no TLS is spoken there; connect without, or serve with --tls-cert and --tls-key"
+_OTHER_HOST = "its certificate is for another host; connect to the name that it was made for"
+_CLOSED = "the connection was closed at once; a server with TLS may want a CA file of its clients, or a certificate"
+_NO_CONNECTION = {  # what gRPC says of a connection that never was, and what that means
+    "CERTIFICATE_VERIFY_FAILED": _STRANGER,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "is not verified": _OTHER_HOST,
+    "not in peer certificate": _OTHER_HOST,
+    "ocket closed": _CLOSED,
+    "onnection reset": _CLOSED,
+}
 
 
 class MezzotintClientError(Exception):
@@ -38,7 +51,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
             f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
         )
     elif code is grpc.StatusCode.UNAVAILABLE and not ours:
-        message = f"{target}: no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
+        meaning = (means for said, means in _NO_CONNECTION.items() if said in message)
+        message = f"{target}: {next(meaning, _NO_SERVER)}"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not ours:
         message = f"{target}: the deadline passed before the request was done; allow it a longer timeout"
     elif code is grpc.StatusCode.CANCELLED and not ours:
@@ -52,3 +66,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
 def cancelled(request_id: str) -> MezzotintClientError:
     """Return the error of a request that this client took back."""
     return MezzotintClientError(grpc.StatusCode.CANCELLED, "the request was cancelled", request_id=request_id)
+
+
+def invalid(message: str) -> MezzotintClientError:
+    """Return the error of what cannot be sent."""
+    return MezzotintClientError(grpc.StatusCode.INVALID_ARGUMENT, message)

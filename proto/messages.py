@@ -5,10 +5,8 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import grpc
-
 from mezzotint.proto import mezzotint_pb2 as pb
-from mezzotint.proto.errors import MezzotintClientError
+from mezzotint.proto.errors import invalid
 from mezzotint.proto.results import FORMATS
 
 if TYPE_CHECKING:
@@ -102,14 +100,14 @@ def build_request(prompt: str, options: Options) -> pb.GenerateRequest:
     values["request_id"] = values.get("request_id") or uuid.uuid4().hex
     values["prompt"] = prompt
     if not isinstance(values["seed"], int) or not 0 <= values["seed"] <= MAX_SEED:
-        raise _invalid(f"seed={values['seed']}: must be between 0 and {MAX_SEED}")
+        raise invalid(f"seed={values['seed']}: must be between 0 and {MAX_SEED}")
     message = pb.GenerateRequest()
     for name, value in values.items():
         try:
             _set(message, name, value)
         except (TypeError, ValueError) as error:
             shown = "" if name in _ARRAYS else f"={value!r}"
-            raise _invalid(f"{name}{shown}: cannot be sent ({error})") from None
+            raise invalid(f"{name}{shown}: cannot be sent ({error})") from None
     return message
 
 
@@ -120,7 +118,7 @@ def _set(message: pb.GenerateRequest, name: str, value: Any) -> None:
         getattr(message, name).extend(value)
     elif name == "image_format":
         if value.lower() not in FORMATS:
-            raise _invalid(f"image_format={value!r}: must be one of {', '.join(FORMATS)}")
+            raise invalid(f"image_format={value!r}: must be one of {', '.join(FORMATS)}")
         message.image_format = FORMATS[value.lower()]
     else:
         setattr(message, name, value)
@@ -131,7 +129,3 @@ def _tensor(array: Any) -> pb.Tensor:
 
     host = np.ascontiguousarray(array, dtype="<f4")
     return pb.Tensor(shape=host.shape, data=host.tobytes())
-
-
-def _invalid(message: str) -> MezzotintClientError:
-    return MezzotintClientError(grpc.StatusCode.INVALID_ARGUMENT, message)

@@ -15,20 +15,20 @@ from grpc_reflection.v1alpha import reflection
 from mezzotint.engines.bundle import Loading, LoadOptions, opening_bundle, plan_loading
 from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
+from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig, ServerConfig
 from mezzotint.server.core import Core
+from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.observer import Observer
 from mezzotint.server.service import SERVICE, Service
 from mezzotint.server.watching import watching
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 64 << 20
 _STOP_SECONDS = 2.0
 _SMALL_BYTES = 256 << 20  # engines up to this size are compiled two at a time; with larger ones it gains nothing
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),  # else a second server on a port would share it without a word
     ("grpc.keepalive_time_ms", 30_000),
@@ -37,14 +37,25 @@ _OPTIONS = (
 
 
 class Server:
-    """A gRPC server with health and reflection over a catalog of bundles."""
+    """A gRPC server with health and reflection over a catalog of bundles.
 
-    def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
+    Args:
+        catalog: what it serves.
+        observer: hears of its calls.
+        access: who may come in, and what a request may ask for.
+
+    Raises:
+        CredentialsError: a file of its front door cannot be used.
+    """
+
+    def __init__(self, catalog: Catalog, observer: Observer | None = None, access: AccessConfig | None = None) -> None:
+        access = access or AccessConfig()
         self.catalog = catalog
         self.is_ready = False
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(options=_OPTIONS)
-        self._grpc.add_generic_rpc_handlers((Service(catalog, observer).handler(),))
+        self._door = FrontDoor(access)
+        self._grpc = grpc.aio.server(options=(*_OPTIONS, *self._door.options), interceptors=self._door.interceptors)
+        self._grpc.add_generic_rpc_handlers((Service(catalog, observer, access).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
@@ -52,7 +63,7 @@ class Server:
         """Listen, not yet ready, and return the port. Raises Unavailable where it is taken."""
         await self.set_ready(False)
         try:
-            found: int = self._grpc.add_insecure_port(f"{host}:{port}")
+            found = self._door.bind(self._grpc, f"{host}:{port}")
         except RuntimeError:
             raise Unavailable(f"{host}:{port}: cannot be listened on; is another server there? use `--port`") from None
         await self._grpc.start()
@@ -100,7 +111,7 @@ async def serve(
     catalog = Catalog(_names(bundles))
     stopping = asyncio.Event()
     with watching(config.watch, catalog) as watch, _stop_on_signal(stopping):
-        server = Server(catalog, watch.observer)
+        server = Server(catalog, watch.observer, config.access)
         port = await server.start(config.host, config.port)
         try:
             watch.listen(lambda: server.is_ready)

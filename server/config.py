@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mezzotint.engines.errors import MezzotintError
+from mezzotint.server.access import AccessConfig
 from mezzotint.server.policy import DEFAULT_POLICY, POLICIES
 
 MAX_PORT = 65_535
@@ -76,6 +77,7 @@ class ServerConfig:
         drain_seconds: how long a stopping server may take to finish what it has accepted.
         core: the limits of each bundle.
         watch: metrics and traces; nothing by default.
+        access: who may come in, and what a request may ask for.
     """
 
     host: str = "127.0.0.1"
@@ -83,6 +85,7 @@ class ServerConfig:
     drain_seconds: float = 30.0
     core: CoreConfig = field(default_factory=CoreConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= MAX_PORT:

@@ -35,6 +35,8 @@ _SCALARS = (
 )
 _OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval")
 _LISTS = ("custom_sigmas", "cache_schedule")
+_MAX_LENGTHS = dict.fromkeys(("model", "sampler", "sigmas", "spacing", "decoder"), 256) | dict.fromkeys(_LISTS, 4096)
+_MAX_AXES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,10 @@ class Order:
     picture: PictureOptions
 
 
-def parse_generate(data: bytes) -> pb.GenerateRequest | InvalidRequest:
+def parse_generate(data: bytes, max_bytes: int) -> pb.GenerateRequest | InvalidRequest:
     """Read a request's bytes; what is wrong with them is returned, since gRPC would turn an exception into INTERNAL."""
+    if len(data) > max_bytes:
+        return InvalidRequest(f"the request has {len(data)} bytes; this server takes {max_bytes}, send smaller arrays")
     try:
         return pb.GenerateRequest.FromString(data)
     except (DecodeError, UnicodeDecodeError):
@@ -70,6 +74,9 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
         raise InvalidRequest(
             f"request_id: must be at most {_MAX_ID_LENGTH} letters, digits and -_.:, such as a UUID; or leave it out"
         )
+    for field, most in _MAX_LENGTHS.items():
+        if len(getattr(message, field)) > most:
+            raise InvalidRequest(f"{field}: has a length of {len(getattr(message, field))}; the limit is {most}")
     if message.image_format not in _FORMATS:
         raise InvalidRequest(f"image_format={message.image_format}: must be one of {', '.join(_FORMAT_CODES)}")
     values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}
@@ -82,7 +89,9 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
 
 def array_of(field: str, tensor: pb.Tensor) -> npt.NDArray[np.float32]:
     """Return a Tensor as a float32 array. Raises InvalidRequest where its shape and its data do not agree."""
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape[: _MAX_AXES + 1])
+    if len(shape) > _MAX_AXES:
+        raise InvalidRequest(f"{field}: has {len(tensor.shape)} axes; the limit is {_MAX_AXES}")
     num_bytes = 4 * math.prod(shape)
     if min(shape, default=0) < 1 or num_bytes != len(tensor.data):
         raise InvalidRequest(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -21,7 +22,7 @@ from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import Costs
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
-from mezzotint.server.job import Job, Worker
+from mezzotint.server.job import Job, Toll, Worker
 from mezzotint.server.logs import about, log_ending
 from mezzotint.server.loop import Command, Loop
 from mezzotint.server.observer import Call, Ending, Observer, Watched
@@ -138,17 +139,20 @@ class Core:
         picture: PictureOptions | None = None,
         deadline: float | None = None,
         traceparent: str = "",
+        toll: Toll = lambda _: nullcontext(),
     ) -> Handle:
         """Take a request in without waiting.
 
         ``on_event`` is called from other threads, one event at a time: ``Accepted``, then ``Progress`` and
-        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last.
+        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last. ``toll`` may refuse the
+        request's images, once they are known and before they wait.
 
         Raises:
             QueueFull: the queue has no room.
             Unavailable: the server is stopping.
         """
-        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, traceparent)
+        chosen = picture or PictureOptions()
+        job = Job(request_id, request, chosen, on_event, self._clock(), deadline, toll, traceparent)
         with self._changed:
             if self._draining:
                 raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
@@ -206,7 +210,8 @@ class Core:
         try:
             if job.cancelled:
                 raise _cancelled()
-            ticket = self._scheduler.submit(images, arrival=job.arrival, deadline=job.deadline)
+            with job.toll(images):
+                ticket = self._scheduler.submit(images, arrival=job.arrival, deadline=job.deadline)
         except Exception as error:
             self._end(job, error)
             return

@@ -3,8 +3,10 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.request import Request
@@ -15,6 +17,8 @@ from mezzotint.server.pictures import PictureOptions
 from mezzotint.server.scheduler import Ticket
 
 logger = logging.getLogger(__name__)
+
+Toll: TypeAlias = Callable[[Sequence[Image]], AbstractContextManager[None]]
 
 
 class Job:
@@ -27,6 +31,7 @@ class Job:
         on_event: hears its events, never two at a time.
         arrival: seconds of the core's clock, as is ``deadline``.
         deadline: when it is too late; None is never.
+        toll: what holds while the scheduler takes its images in; raises what they are refused with.
         traceparent: the span that it belongs to; empty without one.
     """
 
@@ -38,6 +43,7 @@ class Job:
         on_event: Callable[[Event], None],
         arrival: float,
         deadline: float | None,
+        toll: Toll,
         traceparent: str = "",
     ) -> None:
         self.request_id = request_id
@@ -45,6 +51,7 @@ class Job:
         self.picture = picture
         self.arrival = arrival
         self.deadline = deadline
+        self.toll = toll
         self.traceparent = traceparent
         self.windows: dict[Stage, Window] = {}
         self.cancelled = False

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,17 @@ import grpc
 import grpc.aio
 
 from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.image import Image
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.access import AccessConfig
+from mezzotint.server.audit import log_refusal
 from mezzotint.server.catalog import Catalog
+from mezzotint.server.client_identity import Client, client_of
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
 from mezzotint.server.joins import Joins
 from mezzotint.server.observer import Answer, Observer, traceparent_of
+from mezzotint.server.rates import Buckets, unet_rows
 from mezzotint.server.status import REQUEST_ID, refusal
 
 SERVICE = "mezzotint.v1.Mezzotint"
@@ -24,10 +30,12 @@ SERVICE = "mezzotint.v1.Mezzotint"
 class Service:
     """Answers the two calls of the contract."""
 
-    def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
+    def __init__(self, catalog: Catalog, observer: Observer | None = None, access: AccessConfig | None = None) -> None:
         self._catalog = catalog
         self._joins = Joins()
         self._observer = observer or Observer()
+        self._access = access or AccessConfig()
+        self._buckets = None if self._access.rate is None else Buckets(self._access.rate)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register; it reads requests itself, so that bad bytes get a sentence of ours."""
@@ -36,7 +44,7 @@ class Service:
             {
                 "Generate": grpc.unary_stream_rpc_method_handler(
                     self.generate,
-                    request_deserializer=parse_generate,
+                    request_deserializer=partial(parse_generate, max_bytes=self._access.max_request_bytes),
                     response_serializer=pb.GenerateEvent.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
@@ -57,10 +65,12 @@ class Service:
         deadline = None if seconds is None else time.monotonic() + seconds
         answer = Answer(request_id, traceparent_of(context.invocation_metadata() or ()))
         self._observer.received(answer)
+        client, accepted = client_of(context), False
         try:
             order = order_of(message)
             core = self._catalog.find(order.model)
             answer.model = core.model.name
+            self._access.limits.check(order.request, core.model.manifest)
             events: asyncio.Queue[Event] = asyncio.Queue()
             loop = asyncio.get_running_loop()
             start = partial(
@@ -69,10 +79,11 @@ class Service:
                 request_id=request_id,
                 picture=order.picture,
                 deadline=deadline,
+                toll=partial(self._toll, client),
                 traceparent=answer.traceparent,
             )
             handle = self._joins.enter(
-                request_id,
+                (client, request_id),
                 order,
                 lambda on_event: start(on_event=on_event),
                 on_event=partial(_hand_over, loop, events),
@@ -80,6 +91,7 @@ class Service:
             )
             try:
                 async for event in _until_the_ending(events):
+                    accepted = True
                     yield message_of(event)
             finally:
                 handle.cancel()  # nothing happens where it has ended
@@ -87,12 +99,17 @@ class Service:
         except Exception as error:
             refused = refusal(error, request_id)
             answer.code = refused.code.name
+            if not accepted:
+                log_refusal(request_id, client, refused.code, error)
             await context.abort(refused.code, refused.message, refused.metadata)
         finally:
             if not answer.code:  # gRPC took the call away: its deadline has passed, or its client is gone
                 is_late = deadline is not None and time.monotonic() >= deadline
                 answer.code = (grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED).name
             self._observer.answered(answer)
+
+    def _toll(self, client: Client, images: Sequence[Image]) -> AbstractContextManager[None]:
+        return nullcontext() if self._buckets is None else self._buckets.paid(client, unet_rows(images))
 
     async def list_models(self, _: bytes, __: grpc.aio.ServicerContext[Any, Any]) -> pb.ListModelsResponse:
         """List the bundles that are loaded."""

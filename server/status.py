@@ -20,6 +20,7 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
         errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
         errors.ShapeNotCompiled: grpc.StatusCode.FAILED_PRECONDITION,
         errors.RequestIdTaken: grpc.StatusCode.ALREADY_EXISTS,
+        errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
         errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Cancelled: grpc.StatusCode.CANCELLED,
@@ -32,6 +33,7 @@ REQUEST_ID = "request-id"
 RETRY_AFTER_MS = "retry-after-ms"
 PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own clients wait that long where their retry policy lets them try again
 DETAILS = "grpc-status-details-bin"
+_MAX_MESSAGE_BYTES = 2048  # a status goes in headers, three bytes for each that is not ASCII, and clients take 8 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,18 @@ def refusal(error: Exception, request_id: str) -> Refusal:
         metadata += _retry_hint(error, request_id)
     for ancestor in type(error).__mro__:
         if ancestor in CODES:
-            return Refusal(CODES[ancestor], str(error), tuple(metadata))
+            return Refusal(CODES[ancestor], _short(str(error)), tuple(metadata))
     logger.error("request %s failed", request_id, exc_info=error, extra=about(request_id))
     message = f"request {request_id}: the server failed; its log says why under that id"
     return Refusal(grpc.StatusCode.INTERNAL, message, tuple(metadata))
+
+
+def _short(message: str) -> str:
+    """Cut a message that repeats too much of its request."""
+    data = message.encode("utf-8", "backslashreplace")
+    if len(data) <= _MAX_MESSAGE_BYTES:
+        return message
+    return data[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + " …"
 
 
 def _retry_hint(error: errors.QueueFull, request_id: str) -> list[tuple[str, str | bytes]]:

@@ -12,6 +12,7 @@ import pytest
 from mezzotint import AsyncClient
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.access import AccessConfig
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig, WatchConfig
@@ -47,7 +48,9 @@ def model(tmp_path: Path) -> Iterator[tuple[Model, dict[EngineKey, FakeEngine]]]
 
 
 @asynccontextmanager
-async def running(folder: Path, config: CoreConfig, watch: WatchConfig, **bundle: bool) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, config: CoreConfig, watch: WatchConfig, access: AccessConfig | None = None, **bundle: bool
+) -> AsyncIterator[Running]:
     model, engines = fake_model(folder, **bundle)
     model.warm_up()
     for engine in engines.values():
@@ -56,7 +59,7 @@ async def running(folder: Path, config: CoreConfig, watch: WatchConfig, **bundle
             pass
     catalog = Catalog([model.name])
     with watching(watch, catalog) as watched:
-        server = Server(catalog, watched.observer)
+        server = Server(catalog, watched.observer, access)
         core = Core(model, config, observer=watched.observer)
         catalog.add(core)
         target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
@@ -71,11 +74,12 @@ async def running(folder: Path, config: CoreConfig, watch: WatchConfig, **bundle
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start servers with limits, or a bundle, of the test's own."""
+    """Start servers with limits, a bundle, or a front door, of the test's own."""
     async with AsyncExitStack() as stack:
 
         async def begin(
             *,
+            access: AccessConfig | None = None,
             step_cache: bool = False,
             cut_decoder: bool = False,
             tiny_decoder: bool = False,
@@ -84,7 +88,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         ) -> Running:
             bundle = {"step_cache": step_cache, "cut_decoder": cut_decoder, "tiny_decoder": tiny_decoder}
             config = CoreConfig(**limits)
-            return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), **bundle))
+            return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), access, **bundle))
 
         yield begin
 

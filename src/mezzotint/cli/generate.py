@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mezzotint.cli.access_options import client_options, security
 from mezzotint.cli.errors import CannotWrite, Refused
 from mezzotint.engines.errors import InvalidRequest
 
@@ -45,6 +46,7 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.command(epilog=_EPILOG)
 @click.argument("prompt", callback=_text)
 @click.option("--server", default="localhost:8001", show_default=True, callback=_text, help="The server's HOST:PORT.")
+@client_options
 @click.option(
     "-o",
     "--output",
@@ -150,18 +152,19 @@ def command(
     image_format: str | None,
     timeout: float | None,
     retries: int,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Draw pictures of PROMPT with a running server, and write them with their parameters inside."""
     from mezzotint.proto.client import Client
     from mezzotint.proto.errors import MezzotintClientError
 
-    num_images = int(str(options["num_images"]))
-    request: Options = {**options, "image_format": _format(output, image_format)}  # type: ignore[typeddict-item]
+    known_by = security(options)
+    num_images = int(options["num_images"])
+    request: Options = {**options, "image_format": _format(output, image_format)}
     if not output.absolute().parent.is_dir():
         raise CannotWrite(output, FileNotFoundError(2, "its folder does not exist"))
     try:
-        with Client(server, retries=retries) as client:
+        with Client(server, retries=retries, **known_by) as client:
             _paint(client, prompt, timeout, request, output, num_images)
     except MezzotintClientError as error:
         raise Refused(error.message, error.code.name) from None

@@ -3,9 +3,11 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from mezzotint.cli.access_options import access_config, server_options
 from mezzotint.cli.config_file import ConfigurableCommand
 
 READY = "serving on "
@@ -45,7 +47,8 @@ MEMORY_SIZE = MemorySize()
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on. There is no authentication: 0.0.0.0 lets everyone in who can reach this machine.",
+    help="The address to listen on. 0.0.0.0 lets everyone in who can reach this machine, unless --tokens or "
+    "--tls-client-ca says who may.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The gRPC port; 0 is any free one."
@@ -88,6 +91,7 @@ MEMORY_SIZE = MemorySize()
     "later), gamma-boost, least-work, processor-sharing, fcfs; or, for calls with deadlines, in-time (as many in "
     "time as can be) and earliest-deadline. docs/server.md has their figures.",
 )
+@server_options
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
@@ -162,6 +166,7 @@ def command(
     metrics_host: str,
     no_metrics: bool,
     otlp_endpoint: str,
+    **access: Any,
 ) -> None:
     """Serve each BUNDLE under its own name over gRPC.
 
@@ -181,6 +186,7 @@ def command(
         port=port,
         drain_seconds=drain_seconds,
         core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images, policy=policy),
+        access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )
     options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)

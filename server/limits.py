@@ -1,0 +1,40 @@
+"""What one request may ask of this server, beside what its bundle can do. Pure; imports engines alone."""
+
+from dataclasses import dataclass, fields
+
+from mezzotint.engines.errors import InvalidRequest, MezzotintError
+from mezzotint.engines.manifest import Manifest
+from mezzotint.engines.request import Request, size_of
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The most that a request may ask for; None is whatever its bundle can do.
+
+    Attributes:
+        max_steps: denoising steps.
+        max_pixels: of one picture, width × height.
+        max_images: pictures.
+    """
+
+    max_steps: int | None = None
+    max_pixels: int | None = None
+    max_images: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            most = getattr(self, field.name)
+            if most is not None and most < 1:
+                raise MezzotintError(f"{field.name}={most}: must be at least 1")
+
+    def check(self, request: Request, manifest: Manifest) -> None:
+        """Refuse a request that asks for more, before anything is done for it. Raises InvalidRequest."""
+        height, width = size_of(request, manifest)
+        asked = (
+            (f"steps={request.steps}", request.steps, self.max_steps, "steps"),
+            (f"width × height = {width} × {height}", width * height, self.max_pixels, "pixels a picture"),
+            (f"num_images={request.num_images}", request.num_images, self.max_images, "pictures a request"),
+        )
+        for what, amount, most, unit in asked:
+            if most is not None and amount > most:
+                raise InvalidRequest(f"{what}: this server allows at most {most} {unit}; ask for fewer")
