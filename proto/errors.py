@@ -10,11 +10,11 @@ _STRANGER = "its certificate is not vouched for by the authority that was given;
 _NO_TLS = "no TLS is spoken there; connect without, or serve with --tls-cert and --tls-key"
 _OTHER_HOST = "its certificate is for another host; connect to the name that it was made for"
 _CLOSED = "the connection was closed at once; a server with TLS may want a CA file of its clients, or a certificate"
+_NEVER_WAS = "failed to connect"
 _NO_CONNECTION = {  # what gRPC says of a connection that never was, and what that means
     "CERTIFICATE_VERIFY_FAILED": _STRANGER,
     "WRONG_VERSION_NUMBER": _NO_TLS,
-    "is not verified": _OTHER_HOST,
-    "not in peer certificate": _OTHER_HOST,
+    "Hostname Verification": _OTHER_HOST,
     "ocket closed": _CLOSED,
     "onnection reset": _CLOSED,
 }
@@ -51,7 +51,7 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
             f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
         )
     elif code is grpc.StatusCode.UNAVAILABLE and not ours:
-        meaning = (means for said, means in _NO_CONNECTION.items() if said in message)
+        meaning = (means for said, means in _NO_CONNECTION.items() if _NEVER_WAS in message and said in message)
         message = f"{target}: {next(meaning, _NO_SERVER)}"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not ours:
         message = f"{target}: the deadline passed before the request was done; allow it a longer timeout"

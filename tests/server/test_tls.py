@@ -137,7 +137,7 @@ def test_files_that_do_not_fit_are_one_sentence(ours: Authority, strangers: Auth
             f"{other.key}: are no certificate and its key (key values mismatch); name PEM",
         ),
         (TlsConfig(tmp_path / "x", good.key), "are no certificate and its key (no such file or directory)"),
-        (TlsConfig(good.cert, good.cert), "are no certificate and its key (no start line)"),
+        (TlsConfig(good.cert, good.cert), "are no certificate and its key (it is no pem)"),
         (TlsConfig(good.cert, good.key, nothing), f"{nothing}: has no certificate of an authority"),
         (TlsConfig(good.cert, good.key, tmp_path), "has no certificate of an authority (is a directory)"),
     ):

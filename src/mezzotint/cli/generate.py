@@ -160,7 +160,7 @@ def command(
 
     known_by = security(options)
     num_images = int(options["num_images"])
-    request: Options = {**options, "image_format": _format(output, image_format)}
+    request: Options = {**options, "image_format": _format(output, image_format)}  # type: ignore[typeddict-item]
     if not output.absolute().parent.is_dir():
         raise CannotWrite(output, FileNotFoundError(2, "its folder does not exist"))
     try:
