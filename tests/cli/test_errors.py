@@ -27,7 +27,11 @@ def every_error() -> list[type[errors.MezzotintError]]:
 def test_every_error_is_one_sentence_and_a_code(
     kind: type[errors.MezzotintError], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = kind("what, got, expected", retry_after_ms=1) if kind is errors.QueueFull else kind("what, got, expected")
+    error = (
+        kind("what, got, expected", retry_after_ms=1)
+        if issubclass(kind, errors.QueueFull)
+        else kind("what, got, expected")
+    )
     code = run(command(error), [])
     assert code == exit_code(error) != 0
     captured = capsys.readouterr()
