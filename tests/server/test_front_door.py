@@ -291,7 +291,7 @@ def test_tokens_in_clear_on_a_network_are_warned_of(tokens: TokensFile, caplog: 
     tokens.add("alice")
 
     async def serve(host: str) -> None:
-        server = Server(Catalog(["a"]), AccessConfig(tokens=tokens.path))
+        server = Server(Catalog(["a"]), access=AccessConfig(tokens=tokens.path))
         await server.start(host, 0)
         await server.stop(0.0)
 
