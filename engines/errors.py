@@ -41,6 +41,10 @@ class Unauthenticated(MezzotintError):
     """The call came without a token that the server knows."""
 
 
+class DeadlineTooSoon(QueueFull):
+    """The request's deadline would pass before those are done who are here."""
+
+
 class DeadlineExpired(MezzotintError):
     """The request's deadline passed before its last step."""
 

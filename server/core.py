@@ -20,7 +20,7 @@ from mezzotint.engines.image import Batch, Image
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig
-from mezzotint.server.costs import Costs
+from mezzotint.server.costs import EngineCosts
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
 from mezzotint.server.job import Job, Toll, Worker
 from mezzotint.server.logs import about, log_ending
@@ -28,7 +28,8 @@ from mezzotint.server.loop import Command, Loop
 from mezzotint.server.observer import Call, Ending, Observer, Watched
 from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
-from mezzotint.server.scheduler import Departure, Outcome, Scheduler
+from mezzotint.server.scheduler import Scheduler
+from mezzotint.server.ticket import Departure, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Core:
             max_queue_size=config.max_queue_size,
             max_started_images=config.max_started_images,
             policy=POLICIES[config.policy],
-            seconds_left=Costs(model.manifest).seconds_left,
+            costs=EngineCosts(model.manifest),
         )
         engines = Watched(model, self._on_call, clock)
         self._loop = Loop(engines, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)

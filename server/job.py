@@ -14,7 +14,7 @@ from mezzotint.server.events import Event
 from mezzotint.server.logs import about
 from mezzotint.server.observer import Call, Window
 from mezzotint.server.pictures import PictureOptions
-from mezzotint.server.scheduler import Ticket
+from mezzotint.server.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from typing import TypeAlias
 from mezzotint.engines import guidance
 from mezzotint.engines.image import Batch, Stage
 from mezzotint.server.observer import Engines
-from mezzotint.server.scheduler import Departure, Scheduler
+from mezzotint.server.scheduler import Scheduler
+from mezzotint.server.ticket import Departure
 
 logger = logging.getLogger(__name__)
 

@@ -7,65 +7,29 @@ latents. One thread calls it (``server/loop.py``).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-import numpy as np
-
-from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
+from mezzotint.engines.errors import DeadlineExpired, MezzotintError, QueueFull
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.variants import FULL
+from mezzotint.server.admission import check_deadline, check_images, queue_full
+from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts, Work
 from mezzotint.server.demand import Demand
+from mezzotint.server.forecast import Forecast, Pace, forecast
+from mezzotint.server.order import Place, order
 from mezzotint.server.policy import Policy, fcfs
+from mezzotint.server.ticket import Departure, Outcome, Ticket
 
 _FIRST_GUESS_SECONDS = 1.0
 _FORGET = 0.2  # the share of a new interval in the running mean
-_FEW = 2  # images that have an order
-_USUAL_ROWS = 2  # of an image in a call: those of guidance
-
-
-class Outcome(StrEnum):
-    """How an image left."""
-
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    FAILED = "failed"
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request in the scheduler.
-
-    Attributes:
-        arrival: seconds of the scheduler's clock, as is ``deadline``, which is None without one.
-        position: how many images waited before its own when it came.
-        started: when its first image was encoded; None until then.
-    """
-
-    images: tuple[Image, ...]
-    arrival: float
-    deadline: float | None
-    position: int
-    cancelled: bool = False
-    started: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """An image that has left the scheduler; it never comes back."""
-
-    image: Image
-    ticket: Ticket
-    outcome: Outcome
 
 
 @dataclass(slots=True)
-class _Place:
-    """What the order of an image follows from: its ticket, and the seconds of work that it is, in all and left."""
+class _Entry:
+    """An image's request, what its order follows from, and the work that is left of it."""
 
     ticket: Ticket
-    size: float
-    left: float
+    place: Place
+    work: Work
 
 
 class Scheduler:
@@ -82,7 +46,8 @@ class Scheduler:
         max_queue_size: the most images that wait to be started.
         max_started_images: the most images between encoding and decoding, since each of them holds arrays.
         policy: makes the order from what has come lately; asked whenever images come.
-        seconds_left: the seconds of work that an image still is; its evaluations where nothing is known of their time.
+        costs: what is known of the engines' time.
+        admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
     """
 
     def __init__(
@@ -92,17 +57,23 @@ class Scheduler:
         max_queue_size: int,
         max_started_images: int,
         policy: Callable[[Demand], Policy] = lambda _: fcfs,
-        seconds_left: Callable[[Image], float] = lambda image: image.remaining,
+        costs: Costs | None = None,
+        admit_late: bool = False,
     ) -> None:
         self._max_rows = max_rows
         self._max_queue_size = max_queue_size
         self._max_started_images = max_started_images
         self._make_policy = policy
-        self._seconds_left = seconds_left
-        self._demand = Demand(max_rows[FULL] / _USUAL_ROWS)
+        self._costs = costs or EvaluationCosts()
+        self._admit_late = admit_late
+        self._images_a_call = max(1, max_rows[FULL] // USUAL_ROWS)
+        self._demand = Demand(max_rows[FULL] / USUAL_ROWS)
+        self._pace = Pace()
         self._policy = policy(self._demand)
-        self._places: dict[Image, _Place] = {}  # in the order of submission
+        self._places: dict[Image, _Entry] = {}  # in the order of submission
+        self._freed: dict[str, float] = {}  # when the last image of each client left that has others here
         self._running: tuple[Image, ...] = ()
+        self._expected = self._handed_out = 0.0
         self._decoded_last = False
         self._left: list[Departure] = []
         self._image_seconds = _FIRST_GUESS_SECONDS
@@ -132,42 +103,52 @@ class Scheduler:
         """Whether the queue has room for so many images."""
         return self.num_waiting + num_images <= self._max_queue_size
 
-    def submit(self, images: Sequence[Image], *, arrival: float, deadline: float | None = None) -> Ticket:
+    def submit(
+        self,
+        images: Sequence[Image],
+        *,
+        arrival: float,
+        deadline: float | None = None,
+        client: str = "",
+        priority: int = 0,
+    ) -> Ticket:
         """Take a request's images in; from here on each of them leaves exactly once.
+
+        Args:
+            images: they leave as one request.
+            arrival: seconds of the scheduler's clock.
+            deadline: on the same clock; None is none.
+            client: who sent it; no client's images go before others' by their number.
+            priority: images of smaller ones go first.
 
         Raises:
             QueueFull: the queue has no room for them now.
-            InvalidRequest: it never will, or an image's rows do not fit into a call.
+            DeadlineTooSoon: the deadline will have passed before those are done who are here.
+            InvalidRequest: the queue never will have room, an image's rows do not fit into a call, or the deadline
+                would pass on an empty server.
             DeadlineExpired: the deadline has passed already.
         """
-        widest, most = max((image.num_rows for image in images), default=0), min(self._max_rows.values())
-        if not widest or widest > most:
-            raise InvalidRequest(f"images of {widest} rows: must be 1 to {most}; lower the guidance to 1")
-        if len(images) > self._max_queue_size:
-            raise InvalidRequest(
-                f"num_images={len(images)}: this server's queue holds {self._max_queue_size}; ask for fewer"
-            )
+        check_images(images, min(self._max_rows.values()), self._max_queue_size)
         if deadline is not None and deadline <= arrival:
             raise DeadlineExpired("the deadline had passed when the request arrived; allow it more time")
         if not self.can_submit(len(images)):
             raise self.queue_full(len(images))
-        ticket = Ticket(tuple(images), arrival, deadline, position=self.num_waiting)
+        ticket = Ticket(tuple(images), arrival, deadline, client, position=self.num_waiting)
+        self._enter(ticket, priority)
+        try:
+            self._check_deadline(ticket)
+        except MezzotintError:
+            for image in images:
+                del self._places[image]
+            raise
         for image in images:
-            seconds = self._seconds_left(image)
-            self._demand.come(arrival, seconds)
-            self._places[image] = _Place(ticket, seconds, seconds)
+            self._demand.come(arrival, self._places[image].place.size)
         self._policy = self._make_policy(self._demand)
         return ticket
 
     def queue_full(self, num_images: int) -> QueueFull:
         """Return the refusal of so many images: when to try again follows from how fast images have been leaving."""
-        num_waiting = self.num_waiting
-        num_over = max(1, num_waiting + num_images - self._max_queue_size)
-        retry_after_ms = max(1, round(1e3 * num_over * self._image_seconds))
-        return QueueFull(
-            f"the queue is full: {num_waiting} of {self._max_queue_size} images wait; try again in {retry_after_ms} ms",
-            retry_after_ms=retry_after_ms,
-        )
+        return queue_full(num_images, self.num_waiting, self._max_queue_size, self._image_seconds)
 
     def cancel(self, ticket: Ticket) -> None:
         """Take a request back: its images take part in no further call."""
@@ -175,8 +156,8 @@ class Scheduler:
 
     def drop(self, now: float) -> None:
         """Let cancelled and expired images leave."""
-        for image, place in tuple(self._places.items()):
-            outcome = _unwanted(place.ticket, now)
+        for image, entry in tuple(self._places.items()):
+            outcome = entry.ticket.unwanted(now)
             if outcome is not None:
                 self._leave(image, outcome)
 
@@ -197,14 +178,19 @@ class Scheduler:
         for image in self._running:
             ticket = self._places[image].ticket
             ticket.started = now if ticket.started is None else ticket.started
+        self._expected, self._handed_out = self._costs.call_seconds(self._running), now
         return Batch(self._running)
 
     def settle(self, batch: Batch, now: float) -> None:
         """Take a call's images back: those that are finished, cancelled or expired leave, others may join the next."""
+        self._pace.note(self._expected, now - self._handed_out)
         for image in batch.images:
-            self._places[image].left = self._seconds_left(image)
+            entry = self._places[image]
+            entry.work = self._costs.work_left(image)
+            entry.place.left = entry.work.seconds
         finished = [image for image in batch.images if image.stage is Stage.DONE]
         for image in finished:
+            self._freed[self._places[image].ticket.client] = now
             self._leave(image, Outcome.FINISHED)
         if finished and self._last_finish is not None:
             seconds = max(0.0, now - self._last_finish) / len(finished)
@@ -225,8 +211,45 @@ class Scheduler:
         left, self._left = self._left, []
         return left
 
+    def forecast(self, now: float) -> dict[Image, Forecast]:
+        """Return when each image is done if nobody else comes, in the order in which they go."""
+        here = self._in_order(now)
+        ratio = self._pace.ratio
+        found = forecast(
+            [self._places[image].work for image in here],
+            [image.stage is not Stage.ENCODE for image in here],
+            min(self._images_a_call, self._max_started_images),
+            self._costs.stretch,
+        )
+        return {
+            image: Forecast(each.start * ratio, each.finish * ratio) for image, each in zip(here, found, strict=True)
+        }
+
+    def _enter(self, ticket: Ticket, priority: int) -> None:
+        deadline = math.inf if ticket.deadline is None else ticket.deadline
+        for image in ticket.images:
+            work = self._costs.work_left(image)
+            place = Place(ticket.arrival, deadline, priority, ticket.client, work.seconds, work.seconds)
+            self._places[image] = _Entry(ticket, place, work)
+
+    def _check_deadline(self, ticket: Ticket) -> None:
+        """Refuse a request that has entered and will be late, as far as is known of this machine's pace."""
+        if ticket.deadline is None or self._admit_late or not self._pace.is_known:
+            return
+        work = [self._places[image].work for image in ticket.images]
+        alone = forecast(work, [False] * len(work), self._images_a_call, self._costs.stretch)
+        times = self.forecast(ticket.arrival)
+        check_deadline(
+            ticket.deadline - ticket.arrival,
+            self._pace.ratio * max(each.finish for each in alone),
+            max(times[image].finish for image in ticket.images),
+        )
+
     def _leave(self, image: Image, outcome: Outcome) -> None:
-        self._left.append(Departure(image, self._places.pop(image).ticket, outcome))
+        ticket = self._places.pop(image).ticket
+        self._left.append(Departure(image, ticket, outcome))
+        if not any(entry.ticket.client == ticket.client for entry in self._places.values()):
+            self._freed.pop(ticket.client, None)
 
     def _choose(self, now: float) -> tuple[Image, ...]:
         """Return the images of the next call, the first in order first."""
@@ -266,21 +289,6 @@ class Scheduler:
 
     def _in_order(self, now: float) -> list[Image]:
         """Return the images that still want to run, the policy's first first; ties as submitted."""
-        wanted = [entry for entry in self._places.items() if _unwanted(entry[1].ticket, now) is None]
-        if len(wanted) < _FEW:
-            return [image for image, _ in wanted]
-        table = np.array([(p.ticket.arrival, p.size, p.left, _deadline(p.ticket)) for _, p in wanted])
-        arrival, size, left, deadline = table.T
-        values = self._policy(arrival, size, left, deadline, now)
-        return [wanted[i][0] for i in np.argsort(values, kind="stable")]
-
-
-def _deadline(ticket: Ticket) -> float:
-    return math.inf if ticket.deadline is None else ticket.deadline
-
-
-def _unwanted(ticket: Ticket, now: float) -> Outcome | None:
-    """Return why a request's images must not run any more, or None."""
-    if ticket.cancelled:
-        return Outcome.CANCELLED
-    return Outcome.EXPIRED if ticket.deadline is not None and ticket.deadline <= now else None
+        wanted = [item for item in self._places.items() if item[1].ticket.unwanted(now) is None]
+        places = [entry.place for _, entry in wanted]
+        return [wanted[i][0] for i in order(places, self._policy, self._freed, now)]

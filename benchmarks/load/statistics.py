@@ -70,4 +70,4 @@ def latency_row(own: Sequence[Measured], base: Sequence[Measured]) -> dict[str, 
     found = ratios(own, base)
     *named, (worst, value) = found.items()
     cells: dict[str, Any] = {"mean s": round(float(np.mean([o["mean"] for o in own])), 1)}
-    return cells | {f"{key} ×": str(ratio) for key, ratio in named} | {"worst percentile ×": f"{value} {worst[17:-1]}"}
+    return cells | {f"{key} ×": str(ratio) for key, ratio in named} | {"worst percentile ×": f"{value} {worst[17:]}"}

@@ -1,6 +1,7 @@
 """The simulator against the server's own scheduler, against queueing theory, and by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.load.statistics import interval, latencies, ratios
 from benchmarks.load.traffic import Floats, Traffic, poisson
 from mezzotint.engines.image import Stage
 from mezzotint.engines.variants import FULL
+from mezzotint.server.costs import EvaluationCosts, Work
 from mezzotint.server.policy import POLICIES, UNSTEADY
 from mezzotint.server.scheduler import Scheduler
 from tests.fakes import FakeImage
@@ -25,6 +27,14 @@ def traffic_of(*pictures: tuple[float, int]) -> Traffic:
     return Traffic(arrivals, steps, np.full(len(pictures), np.inf))
 
 
+class CurveCosts(EvaluationCosts):
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+
+    def work_left(self, image: Any) -> Work:
+        return Work(image.remaining * self.curve.step_seconds, 0.0)
+
+
 def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
     """Return when each picture is denoised by the server's scheduler, whose calls take what the curve says."""
     images = [FakeImage(remaining=int(steps)) for steps in traffic.steps]
@@ -33,7 +43,8 @@ def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
         max_queue_size=10**6,
         max_started_images=10**6,
         policy=POLICIES[policy],
-        seconds_left=lambda image: image.remaining * curve.step_seconds,
+        costs=CurveCosts(curve),
+        admit_late=True,
     )
     left = np.full(len(traffic), NEVER)
     now, coming = 0.0, 0

@@ -7,7 +7,7 @@ import pytest
 from mezzotint.engines.image import Stage
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.request import Request
-from mezzotint.server.costs import Costs
+from mezzotint.server.costs import EngineCosts
 from tests.fake_manifest import fake_manifest
 from tests.fakes import fake_model
 
@@ -18,23 +18,23 @@ STEP_MS = {
 }
 
 
-def measured_costs() -> Costs:
+def measured_costs() -> EngineCosts:
     manifest = fake_manifest()
     engines = [e.model_copy(update={"step_ms": STEP_MS[e.component, e.variant]}) for e in manifest.engines]
-    return Costs(manifest.model_copy(update={"engines": tuple(engines)}))
+    return EngineCosts(manifest.model_copy(update={"engines": tuple(engines)}))
 
 
 def test_an_image_is_its_calls_at_the_best_rows_and_its_decoding(tmp_path: Path) -> None:
     model, _ = fake_model(tmp_path)
     costs = measured_costs()
     (image,) = model.start(Request(prompt="a cat", steps=4, guidance=7.0))
-    assert costs.seconds_left(image) == pytest.approx(2 * 0.003 + 4 * 2 * 0.075 + 0.5)
+    assert costs.work_left(image).seconds == pytest.approx(2 * 0.003 + 4 * 2 * 0.075 + 0.5)
     image.stage, image.evaluation = Stage.DENOISE, 3
-    assert costs.seconds_left(image) == pytest.approx(2 * 0.075 + 0.5)
+    assert costs.work_left(image).seconds == pytest.approx(2 * 0.075 + 0.5)
     image.stage, image.evaluation = Stage.DECODE, 4
-    assert costs.seconds_left(image) == pytest.approx(0.5)
+    assert costs.work_left(image).seconds == pytest.approx(0.5)
     image.stage = Stage.DONE
-    assert costs.seconds_left(image) == 0.0
+    assert costs.work_left(image).seconds == 0.0
 
 
 def test_a_larger_picture_is_as_much_more_work_as_it_has_pixels(tmp_path: Path) -> None:
@@ -44,10 +44,10 @@ def test_a_larger_picture_is_as_much_more_work_as_it_has_pixels(tmp_path: Path) 
         model.start(Request(prompt="a cat", steps=4, guidance=1.0, width=side, height=side))[0] for side in (32, 64)
     )
     text = 0.003
-    assert costs.seconds_left(large) - text == pytest.approx(4 * (costs.seconds_left(small) - text))
+    assert costs.work_left(large).seconds - text == pytest.approx(4 * (costs.work_left(small).seconds - text))
 
 
 def test_without_measurements_work_is_counted_in_rows(tmp_path: Path) -> None:
     model, _ = fake_model(tmp_path)
     (image,) = model.start(Request(prompt="a cat", steps=4, guidance=7.0))
-    assert Costs(model.manifest).seconds_left(image) == 8.0
+    assert EngineCosts(model.manifest).work_left(image).seconds == 8.0

@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Stage
 from mezzotint.engines.variants import FULL, SHALLOW
-from mezzotint.server.scheduler import Outcome
+from mezzotint.server.costs import EvaluationCosts, Work
+from mezzotint.server.ticket import Outcome
 from tests.fakes import FakeImage
 from tests.server.scheduling import make_scheduler, run_call, run_out
 
@@ -287,6 +290,11 @@ def test_no_place_for_new_images_leaves_the_started_ones_their_order() -> None:
     assert calls[7] == [images[2]]
 
 
+class TenSeconds(EvaluationCosts):
+    def work_left(self, image: Any) -> Work:
+        return Work(10.0 * image.remaining, 0.0)
+
+
 def test_the_order_hears_of_sizes_of_what_is_left_and_of_deadlines() -> None:
     heard = []
 
@@ -294,7 +302,7 @@ def test_the_order_hears_of_sizes_of_what_is_left_and_of_deadlines() -> None:
         heard.append([v.tolist() if hasattr(v, "tolist") else v for v in values])
         return values[0]
 
-    scheduler = make_scheduler(policy=lambda _: policy, seconds_left=lambda image: 10.0 * image.remaining)
+    scheduler = make_scheduler(policy=lambda _: policy, costs=TenSeconds())
     scheduler.submit([FakeImage(remaining=2)], arrival=0.0, deadline=50.0)
     scheduler.submit([FakeImage(remaining=3)], arrival=1.0)
     run_call(scheduler, 5.0)

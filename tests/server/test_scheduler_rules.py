@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Stage
 from mezzotint.engines.variants import FULL, SHALLOW
-from mezzotint.server.scheduler import Departure, Outcome, Scheduler, Ticket
+from mezzotint.server.scheduler import Scheduler
+from mezzotint.server.ticket import Departure, Outcome, Ticket
 from tests.fakes import FakeImage
 from tests.server.scheduling import run_call
 

@@ -1,0 +1,63 @@
+"""When will whoever is here be done, if nobody else comes? Pure; imports numpy alone."""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_CALLS = 64  # that the pace is taken from
+_KNOWN_CALLS = 4
+
+
+class Forecast(NamedTuple):
+    """Seconds from now until an image's first call begins, 0 where it has begun, and until it is done."""
+
+    start: float
+    finish: float
+
+
+class Pace:
+    """How much longer this machine takes, at present, than was measured: the ratio over the last calls."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[float, float]] = deque(maxlen=_CALLS)
+        self.ratio = 1.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough calls were seen to rely on it."""
+        return len(self._calls) >= _KNOWN_CALLS
+
+    def note(self, expected: float, seconds: float) -> None:
+        """Note what a call was expected to take and what it took; one of which nothing was expected says nothing."""
+        if expected > 0:
+            self._calls.append((expected, seconds))
+            self.ratio = sum(took for _, took in self._calls) / sum(should for should, _ in self._calls)
+
+
+def forecast(
+    work: Sequence[tuple[float, float]], started: Sequence[bool], slots: int, stretch: Callable[[int], float]
+) -> list[Forecast]:
+    """Return when each image is done, the first in order first.
+
+    As many images as a call holds are taken side by side, each in a slot; a slot that is free takes the next image.
+    While they denoise, what else there is to do for one of them holds up all.
+
+    Args:
+        work: seconds of denoising and of all else that each image still is (``costs.Work``).
+        started: whether each has had its first call.
+        slots: how many images a call holds.
+        stretch: the seconds that a second of denoising work takes where so many images share calls.
+    """
+    if not work:
+        return []
+    sharing = min(slots, len(work))
+    each = stretch(sharing)
+    free = [0.0] * sharing
+    found = []
+    for (denoising, rest), has_started in zip(work, started, strict=True):
+        start = free[0]
+        finish = start + denoising * each + rest * sharing
+        heapq.heapreplace(free, finish)
+        found.append(Forecast(0.0 if has_started else start, finish))
+    return found
