@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mezzotint.compile.job import AUTO, CompileJob
-from mezzotint.compile.measure import distinct_rows, host, times_in_pairs
+from mezzotint.compile.measure import host, times_in_pairs
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Component, Precision
+from mezzotint.engines.timing import distinct_rows
 
 ROWS = (2,)  # a guided picture; what most calls hold on a CPU
 MIN_GAIN = 0.10

@@ -6,8 +6,7 @@ Timings are medians of interleaved calls with warm-up; they are ratios of one ru
 import os
 import platform
 import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,7 @@ from mezzotint.compile.verify import load_one
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import doublings
-
-_MIN_CALLS = 3
-_MAX_CALLS = 15
-_TIME_BUDGET_S = 2.0
-
-Inputs = dict[str, npt.NDArray[Any]]
+from mezzotint.engines.timing import Inputs, call_times, distinct_rows
 
 
 def host() -> str:
@@ -35,18 +29,6 @@ def host() -> str:
     except (OSError, StopIteration):
         pass
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
-
-
-def distinct_rows(entry: EngineEntry, num_rows: int) -> Inputs:
-    """Return inputs whose rows all differ, at the sizes that the engine was tuned for."""
-    rng = np.random.default_rng(0)
-    inputs: Inputs = {}
-    for tensor in entry.inputs:
-        shape = [num_rows, *(entry.axes[a].opt if isinstance(a, str) else a for a in tensor.axes[1:])]
-        inputs[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
-        if tensor.role == "timestep":
-            inputs[tensor.name] = rng.uniform(0, 999, shape).astype(np.float32)
-    return inputs
 
 
 def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[list[int]], dict[int, float]]:
@@ -69,7 +51,7 @@ def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[
         elif steady or count == 1:
             classes.append((rows, [count]))
         first = {name: array[:count] for name, array in inputs.items()}
-        step_ms[count] = statistics.median(_times({"": engine}, first)[""])
+        step_ms[count] = statistics.median(call_times({"": engine}, first)[""])
         engine.close()
     return [members for _, members in classes], {count: round(ms, 3) for count, ms in step_ms.items()}
 
@@ -78,14 +60,14 @@ def call_ms(folder: Path, entry: EngineEntry, device: str, num_rows: int) -> flo
     """Return the median milliseconds of a call of ``num_rows``."""
     engine = load_one(folder, entry, device, (num_rows,))
     try:
-        return round(statistics.median(_times({"": engine}, distinct_rows(entry, num_rows))[""]), 3)
+        return round(statistics.median(call_times({"": engine}, distinct_rows(entry, num_rows))[""]), 3)
     finally:
         engine.close()
 
 
 def times_in_pairs(engines: Mapping[str, Engine], inputs: Inputs, baseline: str) -> dict[str, tuple[float, float]]:
     """Time engines in turns; returns each one's (median milliseconds, median of its ratio to ``baseline``)."""
-    times = _times(engines, inputs)
+    times = call_times(engines, inputs)
     return {
         name: (
             statistics.median(own),
@@ -102,21 +84,3 @@ def _outputs(engine: Engine, inputs: Inputs) -> list[npt.NDArray[Any]]:
 
 def _equal(some: list[npt.NDArray[Any]], others: list[npt.NDArray[Any]]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
-
-
-def _times(engines: Mapping[str, Engine], inputs: Inputs) -> dict[str, list[float]]:
-    """Return milliseconds of calls, taken in turns after one warm-up each."""
-    for engine in engines.values():
-        engine.run(inputs)
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    started = time.perf_counter()
-    while not _enough(next(iter(times.values())), time.perf_counter() - started):
-        for name, engine in engines.items():
-            begun = time.perf_counter()
-            engine.run(inputs)
-            times[name].append((time.perf_counter() - begun) * 1e3)
-    return times
-
-
-def _enough(done: Sequence[float], seconds: float) -> bool:
-    return len(done) >= _MAX_CALLS or (len(done) >= _MIN_CALLS and seconds > _TIME_BUDGET_S)

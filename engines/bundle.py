@@ -13,6 +13,8 @@ from pathlib import Path
 
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.cpus import available_cpus
+from mezzotint.engines.curves import curve_file, read_curve, with_curve
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.memory import resident_bytes
@@ -46,6 +48,10 @@ class LoadOptions:
     strict: bool = False
     cache: bool = True
     memory_budget: int | None = None
+
+    def device_of(self, component: Component) -> str:
+        """Return the device of a component; empty is the one that it was built for."""
+        return self.devices.get(component, self.devices.get("", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,14 @@ def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: L
     wanted = loading.wanted[folder]
     engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
-    return Model(manifest, digest, Prompts(folder, manifest.text), engines, most)
+    return Model(_as_loaded(manifest, wanted), digest, Prompts(folder, manifest.text), engines, most)
+
+
+def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manifest:
+    """Return the manifest with this host's own step-time curves."""
+    own = {key: engine.entry for key, engine in wanted.items()}
+    entries = tuple(own.get((entry.component, entry.variant), entry) for entry in manifest.engines)
+    return manifest.model_copy(update={"engines": entries})
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -153,10 +166,35 @@ def cache_folder() -> Path:
     return Path(base) / "mezzotint"
 
 
-def _wanted(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Wanted]:
-    found = {}
-    for entry in served_engines(manifest):
+def curve_files(digest: str, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Path]:
+    """Return where this host's step-time curve of each served engine is kept."""
+    threads = options.num_threads or available_cpus()
+    return {
+        (entry.component, entry.variant): curve_file(
+            _cache_dir(digest, entry), entry, options.device_of(entry.component), threads
+        )
+        for entry in served_engines(manifest)
+    }
+
+
+def served_entries(manifest: Manifest) -> tuple[EngineEntry, ...]:
+    """Return the served engines of a bundle. Raises BundleError where one is missing or made for another runtime."""
+    entries = served_engines(manifest)
+    for entry in entries:
         _check_runtime(manifest, entry)
+    return entries
+
+
+def _wanted(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Wanted]:
+    """Return the served engines of a bundle and the row counts that gain something on this host.
+
+    Raises BundleError where one is missing or was made for another runtime.
+    """
+    curves = curve_files(file_digest(folder / MANIFEST), manifest, options) if options.cache else {}
+    found = {}
+    for given in served_entries(manifest):
+        file = curves.get((given.component, given.variant))
+        entry = with_curve(given, read_curve(file)) if file else given
         counts = (1,) if options.strict else row_counts(entry)
         sizes = sum(_size(folder / name) for name in entry.files)
         packs = get_backend(entry.backend).packs_each_shape
@@ -190,10 +228,14 @@ def _size(path: Path) -> int:
 def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shapes: CompiledShapes | None) -> Engine:
     entry = wanted.entry
     backend = get_backend(entry.backend)
-    device = options.devices.get(entry.component, options.devices.get("", ""))
-    cache = cache_folder() / digest[:16] / f"{entry.backend}-{backend.version()}" if options.cache else None
+    cache = _cache_dir(digest, entry) if options.cache else None
+    device = options.device_of(entry.component)
     mine = EngineOptions(device, options.num_threads, wanted.counts, cache, shapes, wanted.shape_bytes())
     return backend.load(folder, entry, mine)
+
+
+def _cache_dir(digest: str, entry: EngineEntry) -> Path:
+    return cache_folder() / digest[:16] / f"{entry.backend}-{get_backend(entry.backend).version()}"
 
 
 def _check_runtime(manifest: Manifest, entry: EngineEntry) -> None:

@@ -52,14 +52,20 @@ class Wanted:
 
 
 def row_counts(entry: EngineEntry) -> tuple[int, ...]:
-    """Return the row counts to prepare an engine for: the largest class that agrees bit for bit, up to the knee.
+    """Return the row counts to prepare an engine for: those of ``possible_counts`` up to the knee.
 
     A UNet is prepared for two rows even where its knee is at one.
     """
-    most = knee(entry.step_ms) if entry.step_ms else entry.axes["rows"].max
+    possible = possible_counts(entry)
+    most = knee(entry.step_ms) if entry.step_ms else possible[-1]
     most = max(most, _LEAST_PREPARED.get(entry.component, most))
+    return tuple(count for count in possible if count <= most) or possible[:1]
+
+
+def possible_counts(entry: EngineEntry) -> tuple[int, ...]:
+    """Return the row counts of the largest class that agrees bit for bit, as far as calls of them are made."""
     best = max(entry.row_classes, key=len)
-    most = min(most, _MAX_PREPARED.get(entry.component, most))
+    most = _MAX_PREPARED.get(entry.component, best[-1])
     return tuple(count for count in best if count <= most) or best[:1]
 
 

@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
         cache_interval: the whole UNet at every n-th evaluation, its outer branch between; 1 is off.
         cache_schedule: the evaluations that run the whole UNet, instead of an interval.
         decoder: ``full`` or ``tiny``.
+        priority: 1 goes first; 0 is the server's middle level.
         request_id: the request's name in the server's log; the client makes one up if it is left out.
     """
 
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     cache_interval: int
     cache_schedule: Sequence[int]
     decoder: str
+    priority: int
     request_id: str
 
 

@@ -26,7 +26,7 @@ class Tensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder")
+    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class GenerateRequest(_message.Message):
     CACHE_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt: str
@@ -81,7 +82,8 @@ class GenerateRequest(_message.Message):
     cache_interval: int
     cache_schedule: _containers.RepeatedScalarFieldContainer[int]
     decoder: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ...) -> None: ...
+    priority: int
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("accepted", "progress", "image")
@@ -94,30 +96,36 @@ class GenerateEvent(_message.Message):
     def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., image: _Optional[_Union[ImageResult, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ("request_id", "seeds", "steps", "queue_position", "warnings")
+    __slots__ = ("request_id", "seeds", "steps", "queue_position", "warnings", "start_in_ms", "finish_in_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    START_IN_MS_FIELD_NUMBER: _ClassVar[int]
+    FINISH_IN_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     seeds: _containers.RepeatedScalarFieldContainer[int]
     steps: int
     queue_position: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., seeds: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ..., queue_position: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    start_in_ms: float
+    finish_in_ms: float
+    def __init__(self, request_id: _Optional[str] = ..., seeds: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ..., queue_position: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., start_in_ms: _Optional[float] = ..., finish_in_ms: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("image_index", "step", "steps", "preview")
+    __slots__ = ("image_index", "step", "steps", "preview", "finish_in_ms")
     IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    FINISH_IN_MS_FIELD_NUMBER: _ClassVar[int]
     image_index: int
     step: int
     steps: int
     preview: Preview
-    def __init__(self, image_index: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ...) -> None: ...
+    finish_in_ms: float
+    def __init__(self, image_index: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., finish_in_ms: _Optional[float] = ...) -> None: ...
 
 class Preview(_message.Message):
     __slots__ = ("data", "width", "height")

@@ -25,23 +25,33 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The server has taken the request in; ``queue_position`` pictures wait before its first."""
+    """The server has taken the request in; ``queue_position`` pictures wait before its first.
+
+    If nobody else comes it will begin in ``start_in_ms`` and be done in ``finish_in_ms``; None where the server does
+    not say.
+    """
 
     request_id: str
     seeds: tuple[int, ...]
     steps: int
     queue_position: int
     warnings: tuple[str, ...]
+    start_in_ms: float | None = None
+    finish_in_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A step of one picture is done; ``preview`` is a small JPEG file, or empty."""
+    """A step of one picture is done; ``preview`` is a small JPEG file, or empty.
+
+    If nobody else comes the picture will be done in ``finish_in_ms``; None where the server does not say.
+    """
 
     image_index: int
     step: int
     steps: int
     preview: bytes = field(repr=False)
+    finish_in_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +177,13 @@ def event_of(message: pb.GenerateEvent) -> Event | None:
                 accepted.steps,
                 accepted.queue_position,
                 tuple(accepted.warnings),
+                accepted.start_in_ms if accepted.HasField("start_in_ms") else None,
+                accepted.finish_in_ms if accepted.HasField("finish_in_ms") else None,
             )
         case "progress":
             progress = message.progress
-            return Progress(progress.image_index, progress.step, progress.steps, progress.preview.data)
+            finish = progress.finish_in_ms if progress.HasField("finish_in_ms") else None
+            return Progress(progress.image_index, progress.step, progress.steps, progress.preview.data, finish)
         case "image":
             return _picture_of(message.image)
     return None

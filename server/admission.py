@@ -49,3 +49,11 @@ def check_deadline(left: float, alone: float, finish: float) -> None:
             f"here; allow it more time, or try again in {retry_after_ms} ms",
             retry_after_ms=retry_after_ms,
         )
+
+
+def check_priority(priority: int, levels: int) -> int:
+    """Return a request's level, 1 to ``levels``; 0 is the middle one. Raises InvalidRequest."""
+    default = (levels + 1) // 2
+    if not 0 <= priority <= levels:
+        raise InvalidRequest(f"priority={priority}: must be 1, which goes first, to {levels}, or 0 for {default}")
+    return priority or default

@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mezzotint.engines.bundle import Loading, LoadOptions, opening_bundle, plan_loading
+from mezzotint.engines.bundle import Loading, LoadOptions, curve_files, opening_bundle, plan_loading
 from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.access import AccessConfig
@@ -143,7 +143,7 @@ def load_core(
     with opening_bundle(bundle, load, loading) as model:
         model.warm_up(at_once=2 if is_small else 1)
     core = Core(model, config, observer=observer)
-    core.warm_up_rest()
+    core.warm_up_rest(curve_files(model.digest, model.manifest, load) if load.cache and not load.strict else {})
     return core
 
 

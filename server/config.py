@@ -17,14 +17,18 @@ class CoreConfig:
         max_queue_size: images that wait to be started, under the name that Triton has for it; more are refused.
         max_started_images: images between encoding and decoding; each holds its arrays on the device.
         policy: who goes first, one of ``policy.POLICIES``.
+        priority_levels: how many there are; 1 goes first, and the middle one is a request's that says nothing.
+        admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
     """
 
     max_queue_size: int = 256
     max_started_images: int = 64
     policy: str = DEFAULT_POLICY
+    priority_levels: int = 3
+    admit_late: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_queue_size", "max_started_images"):
+        for name in ("max_queue_size", "max_started_images", "priority_levels"):
             if getattr(self, name) < 1:
                 raise MezzotintError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.policy not in POLICIES:

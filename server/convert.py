@@ -46,6 +46,7 @@ class Order:
     model: str
     request: Request
     picture: PictureOptions
+    priority: int
 
 
 def parse_generate(data: bytes, max_bytes: int) -> pb.GenerateRequest | InvalidRequest:
@@ -84,7 +85,8 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
     values |= {name: tuple(getattr(message, name)) for name in _LISTS}
     quality = message.quality or PictureOptions().quality
-    return Order(message.model, Request(**values), PictureOptions(_FORMATS[message.image_format], quality))
+    picture = PictureOptions(_FORMATS[message.image_format], quality)
+    return Order(message.model, Request(**values), picture, message.priority)
 
 
 def array_of(field: str, tensor: pb.Tensor) -> npt.NDArray[np.float32]:
@@ -116,10 +118,14 @@ def message_of(event: Accepted | Progress | Picture) -> pb.GenerateEvent:
                     steps=event.steps,
                     queue_position=event.queue_position,
                     warnings=event.warnings,
+                    start_in_ms=event.start_in_ms,
+                    finish_in_ms=event.finish_in_ms,
                 )
             )
         case Progress():
-            progress = pb.Progress(image_index=event.image_index, step=event.step, steps=event.steps)
+            progress = pb.Progress(
+                image_index=event.image_index, step=event.step, steps=event.steps, finish_in_ms=event.finish_in_ms
+            )
             if event.preview is not None:
                 preview = event.preview
                 progress.preview.CopyFrom(pb.Preview(data=preview.data, width=preview.width, height=preview.height))

@@ -6,10 +6,12 @@ Checking, tokenising and picture encoding run in a small executor, engines in th
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,15 @@ import numpy.typing as npt
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Cancelled, DeadlineExpired, EngineFailed, Unavailable
 from mezzotint.engines.image import Batch, Image
-from mezzotint.engines.model import Model
+from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
+from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
-from mezzotint.server.job import Job, Toll, Worker
+from mezzotint.server.forecast import Outlook
+from mezzotint.server.job import ANYONE, Caller, Job, Worker
+from mezzotint.server.learn import learn
 from mezzotint.server.logs import about, log_ending
 from mezzotint.server.loop import Command, Loop
 from mezzotint.server.observer import Call, Ending, Observer, Watched
@@ -86,29 +91,34 @@ class Core:
         self.model = model
         self._observer = observer or Observer()
         self._clock = clock
+        self._priority_levels = config.priority_levels
         self._scheduler = Scheduler(
             max_rows=model.max_rows,
             max_queue_size=config.max_queue_size,
             max_started_images=config.max_started_images,
             policy=POLICIES[config.policy],
             costs=EngineCosts(model.manifest),
+            admit_late=config.admit_late,
         )
         engines = Watched(model, self._on_call, clock)
         self._loop = Loop(engines, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
-        self._jobs: dict[Image, Job] = {}  # the loop thread's own
+        self._jobs: dict[Image, Job] = {}  # the loop thread's own, as is the outlook
+        self._outlook: Outlook[Image] = Outlook(self._scheduler.forecast)
         self._changed = threading.Condition()
         self._open: dict[Job, Worker] = {}
         self._num_entering = 0
         self._draining = False
         self._closing = threading.Event()
-        self._warm_up = threading.Thread(
-            target=model.warm_up_rest, args=(self._closing.is_set,), name=f"mezzotint-{model.name}-warm-up"
-        )
+        self._warm_up = threading.Thread(target=self._prepare, name=f"mezzotint-{model.name}-warm-up")
         self._loop.start()
 
-    def warm_up_rest(self) -> None:
-        """Prepare the engines' other row counts in a thread of its own, beside the requests; call it once."""
+    def warm_up_rest(self, curve_files: Mapping[EngineKey, Path] = MappingProxyType({})) -> None:
+        """Prepare the engines' other row counts in a thread of its own, beside the requests; call it once.
+
+        Then measure this host's step times between requests, where ``curve_files`` does not hold them yet.
+        """
+        self._curve_files = curve_files
         self._warm_up.start()
 
     @property
@@ -139,21 +149,22 @@ class Core:
         on_event: Callable[[Event], None],
         picture: PictureOptions | None = None,
         deadline: float | None = None,
-        traceparent: str = "",
-        toll: Toll = lambda _: nullcontext(),
+        caller: Caller = ANYONE,
     ) -> Handle:
         """Take a request in without waiting.
 
         ``on_event`` is called from other threads, one event at a time: ``Accepted``, then ``Progress`` and
-        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last. ``toll`` may refuse the
-        request's images, once they are known and before they wait.
+        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last. The caller's toll
+        may refuse the request's images, once they are known and before they wait.
 
         Raises:
+            InvalidRequest: there is no such priority.
             QueueFull: the queue has no room.
             Unavailable: the server is stopping.
         """
-        chosen = picture or PictureOptions()
-        job = Job(request_id, request, chosen, on_event, self._clock(), deadline, toll, traceparent)
+        level = check_priority(caller.priority, self._priority_levels)
+        whose = replace(caller, priority=level)
+        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, whose)
         with self._changed:
             if self._draining:
                 raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
@@ -182,6 +193,13 @@ class Core:
         self._executor.shutdown()
         self.model.close()
 
+    # In the warm-up thread
+
+    def _prepare(self) -> None:
+        stopped = self._closing.is_set
+        self.model.warm_up_rest(stopped)
+        learn(self.model, self._curve_files, self._loop.post, lambda: self._scheduler.idle, stopped)
+
     # In the executor
 
     def _enter(self, job: Job) -> None:
@@ -193,9 +211,11 @@ class Core:
             raise
         self._loop.post(partial(self._admit, job, images, warnings))
 
-    def _progress(self, job: Job, index: int, step: int, latents: npt.NDArray[np.float32] | None) -> None:
+    def _progress(
+        self, job: Job, index: int, step: int, latents: npt.NDArray[np.float32] | None, finish: float
+    ) -> None:
         preview = None if latents is None else encode_preview(self.model, latents)
-        job.emit(Progress(index, step, job.request.steps, preview))
+        job.emit(Progress(index, step, job.request.steps, preview, 1e3 * finish))
 
     def _deliver(self, job: Job, image: Image) -> None:
         if job.ended:
@@ -211,8 +231,14 @@ class Core:
         try:
             if job.cancelled:
                 raise _cancelled()
-            with job.toll(images):
-                ticket = self._scheduler.submit(images, arrival=job.arrival, deadline=job.deadline)
+            with job.caller.toll(images):
+                ticket = self._scheduler.submit(
+                    images,
+                    arrival=job.arrival,
+                    deadline=job.deadline,
+                    client=job.caller.client,
+                    priority=job.caller.priority,
+                )
         except Exception as error:
             self._end(job, error)
             return
@@ -221,7 +247,8 @@ class Core:
         job.begin(ticket)
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
-        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings)
+        start, finish = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
+        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, start, finish)
         self._post(job, partial(job.emit, accepted))
 
     def _on_call(self, call: Call) -> None:
@@ -233,7 +260,8 @@ class Core:
         for image in batch.images:
             job = self._jobs[image]
             if job.stepped(image):
-                self._post(job, partial(self._progress, job, image.index, image.step, image.preview))
+                finish = self._outlook.of((image,), self._clock()).finish
+                self._post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
 
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image
@@ -274,7 +302,7 @@ class Core:
             spent=self._spent(job, ticket.images if ticket else ()),
             windows=job.windows,
             error=error,
-            traceparent=job.traceparent,
+            traceparent=job.caller.traceparent,
         )
         log_ending(logger, ending, job.request)
         self._observer.ended(ending)

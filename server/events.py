@@ -9,13 +9,18 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The request is in the queue, behind ``queue_position`` pictures; ``seeds`` are its pictures' own."""
+    """The request is in the queue, behind ``queue_position`` pictures; ``seeds`` are its pictures' own.
+
+    If nobody else comes it will begin in ``start_in_ms`` and be done in ``finish_in_ms``.
+    """
 
     request_id: str
     seeds: tuple[int, ...]
     steps: int
     queue_position: int
     warnings: tuple[str, ...]
+    start_in_ms: float
+    finish_in_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,13 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A step of one picture is done."""
+    """A step of one picture is done; if nobody else comes it will be finished in ``finish_in_ms``."""
 
     image_index: int
     step: int
     steps: int
     preview: Preview | None
+    finish_in_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
-"""When will whoever is here be done, if nobody else comes? Pure; imports numpy alone."""
+"""When will whoever is here be done, if nobody else comes? Pure; the clock is passed in. Imports nothing of ours."""
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 _CALLS = 64  # that the pace is taken from
 _KNOWN_CALLS = 4
+_FRESH_SECONDS = 0.1
+
+Who = TypeVar("Who", bound=Hashable)
 
 
 class Forecast(NamedTuple):
@@ -61,3 +64,23 @@ def forecast(
         heapq.heapreplace(free, finish)
         found.append(Forecast(0.0 if has_started else start, finish))
     return found
+
+
+class Outlook(Generic[Who]):
+    """The last forecast, made again where it is older than a tenth of a second: a step's progress asks each time."""
+
+    def __init__(self, make: Callable[[float], Mapping[Who, Forecast]]) -> None:
+        self._make = make
+        self._made: Mapping[Who, Forecast] = {}
+        self._made_at = 0.0
+
+    def of(self, images: Iterable[Who], now: float) -> Forecast:
+        """Return when the first of the images begins and the last is done; those that are gone are."""
+        images = tuple(images)
+        if now - self._made_at > _FRESH_SECONDS or any(image not in self._made for image in images):
+            self._made, self._made_at = self._make(now), now
+        past = now - self._made_at
+        found = [self._made.get(image, Forecast(0.0, 0.0)) for image in images]
+        return Forecast(
+            max(0.0, min(each.start for each in found) - past), max(0.0, max(each.finish for each in found) - past)
+        )

@@ -5,7 +5,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mezzotint.engines.image import Image, Stage
@@ -21,6 +22,27 @@ logger = logging.getLogger(__name__)
 Toll: TypeAlias = Callable[[Sequence[Image]], AbstractContextManager[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes:
+        client: whose share of the engines it counts for.
+        priority: 1 goes first; 0 is the server's middle level.
+        traceparent: the span that it belongs to; empty without one.
+        toll: what holds while the scheduler takes its images in; raises what they are refused with.
+    """
+
+    client: str = ""
+    priority: int = 0
+    traceparent: str = ""
+    toll: Toll = lambda _: nullcontext()
+
+
+ANYONE = Caller()
+"""Who sends a request where nobody is told apart."""
+
+
 class Job:
     """A request that the core has taken in.
 
@@ -31,8 +53,7 @@ class Job:
         on_event: hears its events, never two at a time.
         arrival: seconds of the core's clock, as is ``deadline``.
         deadline: when it is too late; None is never.
-        toll: what holds while the scheduler takes its images in; raises what they are refused with.
-        traceparent: the span that it belongs to; empty without one.
+        caller: who sent it.
     """
 
     def __init__(
@@ -43,16 +64,14 @@ class Job:
         on_event: Callable[[Event], None],
         arrival: float,
         deadline: float | None,
-        toll: Toll,
-        traceparent: str = "",
+        caller: Caller,
     ) -> None:
         self.request_id = request_id
         self.request = request
         self.picture = picture
         self.arrival = arrival
         self.deadline = deadline
-        self.toll = toll
-        self.traceparent = traceparent
+        self.caller = caller
         self.windows: dict[Stage, Window] = {}
         self.cancelled = False
         self.ticket: Ticket | None = None

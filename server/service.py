@@ -19,6 +19,7 @@ from mezzotint.server.catalog import Catalog
 from mezzotint.server.client_identity import Client, client_of
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.job import Caller
 from mezzotint.server.joins import Joins
 from mezzotint.server.observer import Answer, Observer, traceparent_of
 from mezzotint.server.rates import Buckets, unet_rows
@@ -79,8 +80,7 @@ class Service:
                 request_id=request_id,
                 picture=order.picture,
                 deadline=deadline,
-                toll=partial(self._toll, client),
-                traceparent=answer.traceparent,
+                caller=Caller(str(client), order.priority, answer.traceparent, partial(self._toll, client)),
             )
             handle = self._joins.enter(
                 (client, request_id),

@@ -18,6 +18,7 @@ from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig, ServerConfig
 from mezzotint.server.core import Core, Handle
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.job import Caller
 from mezzotint.server.pictures import PictureOptions
 from tests.fakes import UNET, FakeClock, FakeEngine, fake_model
 
@@ -191,3 +192,23 @@ def test_a_wrong_picture_format_or_setting_is_one_sentence() -> None:
         ServerConfig(port=70000)
     with pytest.raises(MezzotintError, match="drain_seconds=nan: must be 0 or more"):
         ServerConfig(drain_seconds=float("nan"))
+
+
+def test_a_request_hears_when_it_will_begin_and_be_done(bench: Bench) -> None:
+    bench.unet.hold()
+    bench.submit("first", steps=4)
+    assert bench.unet.entered.acquire(timeout=10)
+    bench.submit("second", steps=4)
+    bench.unet.release()
+    accepted, *steps = (event for event in bench.events("first") if isinstance(event, Accepted | Progress))
+    assert isinstance(accepted, Accepted)
+    assert accepted.start_in_ms == 0.0
+    assert accepted.finish_in_ms > 0.0
+    left = [step.finish_in_ms for step in steps if isinstance(step, Progress)]
+    assert left == sorted(left, reverse=True)
+    assert len(left) == 4
+
+
+def test_a_priority_that_there_is_not_is_refused(bench: Bench) -> None:
+    with pytest.raises(InvalidRequest, match="priority=4: must be 1, which goes first, to 3, or 0 for 2"):
+        bench.core.submit(Request(), request_id="a", on_event=lambda _: None, caller=Caller(priority=4))

@@ -127,6 +127,13 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option("--num-images", type=int, default=1, show_default=True, help="Pictures; the i-th has seed + i.")
 @click.option("--model", default="", callback=_text, help="The bundle's name, where the server serves several of them.")
 @click.option(
+    "--priority",
+    type=int,
+    default=0,
+    show_default=True,
+    help="1 goes first whatever else waits, larger numbers later; 0 is the server's middle level.",
+)
+@click.option(
     "--preview-every",
     type=int,
     default=0,
@@ -191,10 +198,12 @@ def _paint(
                 case results.Accepted():
                     for warning in event.warnings:
                         console.print(f"warning: {warning}", markup=False)
-                    progress.update(bar, total=event.steps * len(event.seeds))
+                    wait = f"waiting, begins in {event.start_in_ms / 1e3:.1f} s" if event.start_in_ms else "waiting"
+                    progress.update(bar, description=wait, total=event.steps * len(event.seeds))
                 case results.Progress():
                     done[event.image_index] = event.step
-                    progress.update(bar, description="painting", completed=sum(done.values()))
+                    left = "" if event.finish_in_ms is None else f", {event.finish_in_ms / 1e3:.1f} s left"
+                    progress.update(bar, description=f"painting{left}", completed=sum(done.values()))
                     if event.preview:
                         write_file(_preview_file(output, event.image_index, num_images), event.preview)
                 case results.Picture():

@@ -93,6 +93,20 @@ MEMORY_SIZE = MemorySize()
 )
 @server_options
 @click.option(
+    "--priority-levels",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many priorities a request may choose from: 1 goes first whatever the policy says, the middle one is that "
+    "of requests that choose none. 1 switches them off, where clients are not to be trusted with them.",
+)
+@click.option(
+    "--admit-late",
+    is_flag=True,
+    help="Take in requests too whose deadlines will pass before they are done, as far as can be foreseen. They are "
+    "refused at once otherwise, so that the engines' time is others' and the client can ask elsewhere.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -156,6 +170,8 @@ def command(
     max_queue_size: int,
     max_started_images: int,
     policy: str,
+    priority_levels: int,
+    admit_late: bool,
     drain_seconds: float,
     strict: bool,
     memory_budget: int | None,
@@ -185,7 +201,7 @@ def command(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        core=CoreConfig(max_queue_size=max_queue_size, max_started_images=max_started_images, policy=policy),
+        core=CoreConfig(max_queue_size, max_started_images, policy, priority_levels, admit_late),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )

@@ -1,0 +1,47 @@
+"""How long an engine's calls take: inputs to call it with, and the calls' milliseconds. Imports the contract alone."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mezzotint.engines.backend import Engine
+from mezzotint.engines.manifest import EngineEntry
+
+_MIN_CALLS = 3
+_MAX_CALLS = 15
+_TIME_BUDGET_S = 2.0
+
+Inputs = dict[str, npt.NDArray[Any]]
+
+
+def distinct_rows(entry: EngineEntry, num_rows: int) -> Inputs:
+    """Return inputs whose rows all differ, at the sizes that the engine was tuned for."""
+    rng = np.random.default_rng(0)
+    inputs: Inputs = {}
+    for tensor in entry.inputs:
+        shape = [num_rows, *(entry.axes[a].opt if isinstance(a, str) else a for a in tensor.axes[1:])]
+        inputs[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
+        if tensor.role == "timestep":
+            inputs[tensor.name] = rng.uniform(0, 999, shape).astype(np.float32)
+    return inputs
+
+
+def call_times(engines: Mapping[str, Engine], inputs: Inputs) -> dict[str, list[float]]:
+    """Return milliseconds of each engine's calls, taken in turns after one warm-up: 3 to 15 in some two seconds."""
+    for engine in engines.values():
+        engine.run(inputs)
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    started = time.perf_counter()
+    while not _enough(next(iter(times.values())), time.perf_counter() - started):
+        for name, engine in engines.items():
+            begun = time.perf_counter()
+            engine.run(inputs)
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def _enough(done: Sequence[float], seconds: float) -> bool:
+    return len(done) >= _MAX_CALLS or (len(done) >= _MIN_CALLS and seconds > _TIME_BUDGET_S)
