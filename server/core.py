@@ -63,7 +63,7 @@ class Handle:
         job = self._job
         job.deadline = None if deadline is None or job.deadline is None else max(deadline, job.deadline)
         if job.ticket is not None:
-            job.ticket.deadline = job.deadline
+            self._scheduler.extend(job.ticket, job.deadline)
 
     def _withdraw(self) -> None:
         if self._job.ticket is not None:
@@ -125,6 +125,11 @@ class Core:
     def num_open(self) -> int:
         """The requests that have not ended."""
         return len(self._open)
+
+    @property
+    def seconds_left(self) -> float:
+        """The engine time that its requests still are, by prediction."""
+        return self._scheduler.seconds_left(self._num_entering)
 
     @property
     def num_waiting(self) -> int:

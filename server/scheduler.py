@@ -211,6 +211,18 @@ class Scheduler:
         left, self._left = self._left, []
         return left
 
+    def extend(self, ticket: Ticket, deadline: float | None) -> None:
+        """Allow a request until another time; None is any."""
+        ticket.deadline = deadline
+        for image in ticket.images:
+            if image in self._places:
+                self._places[image].place.deadline = math.inf if deadline is None else deadline
+
+    def seconds_left(self, num_more: int = 0) -> float:
+        """Return the engine time that all images here still are, and so many usual ones, at the present pace."""
+        here = sum(entry.place.left for entry in tuple(self._places.values()))
+        return self._pace.ratio * (here + num_more * self._demand.mean_size)
+
     def forecast(self, now: float) -> dict[Image, Forecast]:
         """Return when each image is done if nobody else comes, in the order in which they go."""
         here = self._in_order(now)

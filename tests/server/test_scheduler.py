@@ -6,6 +6,7 @@ from mezzotint.engines.errors import DeadlineExpired, InvalidRequest, QueueFull
 from mezzotint.engines.image import Stage
 from mezzotint.engines.variants import FULL, SHALLOW
 from mezzotint.server.costs import EvaluationCosts, Work
+from mezzotint.server.policy import POLICIES
 from mezzotint.server.ticket import Outcome
 from tests.fakes import FakeImage
 from tests.server.scheduling import make_scheduler, run_call, run_out
@@ -309,3 +310,19 @@ def test_the_order_hears_of_sizes_of_what_is_left_and_of_deadlines() -> None:
     run_call(scheduler, 6.0)
     scheduler.next_stage(7.0)
     assert heard[-1] == [[0.0, 1.0], [20.0, 30.0], [10.0, 20.0], [50.0, float("inf")], 7.0]
+
+
+def test_a_request_that_is_allowed_more_time_takes_it_and_waits_by_it() -> None:
+    scheduler = make_scheduler(max_rows={FULL: 2}, policy=POLICIES["earliest-deadline"])
+    first, second = FakeImage(remaining=1), FakeImage(remaining=1)
+    ticket = scheduler.submit([first], arrival=0.0, deadline=3.0)
+    scheduler.submit([second], arrival=0.0, deadline=20.0)
+    scheduler.extend(ticket, 30.0)
+    assert [images for stage, images in run_out(scheduler, 5.0) if stage is Stage.DENOISE] == [[second], [first]]
+
+
+def test_the_engine_time_that_is_left_is_what_the_images_still_are() -> None:
+    scheduler = make_scheduler()
+    scheduler.submit([FakeImage(remaining=4), FakeImage(remaining=6)], arrival=0.0)
+    assert scheduler.seconds_left() == 10.0
+    assert scheduler.seconds_left(2) == 20.0
