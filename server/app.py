@@ -53,7 +53,7 @@ class Server:
         self.catalog = catalog
         self.is_ready = False
         self._health = health.aio.HealthServicer()
-        self._door = FrontDoor(access)
+        self._door = FrontDoor(access, observer)
         self._grpc = grpc.aio.server(options=(*_OPTIONS, *self._door.options), interceptors=self._door.interceptors)
         self._grpc.add_generic_rpc_handlers((Service(catalog, observer, access).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)

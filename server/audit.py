@@ -9,6 +9,7 @@ import re
 import grpc
 
 from mezzotint.server.client_identity import Client
+from mezzotint.server.logs import about
 
 logger = logging.getLogger("mezzotint.audit")
 
@@ -19,4 +20,10 @@ def log_refusal(request_id: str, client: Client, code: grpc.StatusCode, error: E
     """Write the line of a request that was refused before it was accepted."""
     field = _FIELD.match(str(error))
     reason = f"{type(error).__name__}({field[1]})" if field else type(error).__name__
-    logger.info("refused request=%s client=%s code=%s reason=%s", request_id, client, code.name, reason)
+    fields = {"client": str(client), "code": code.name, "reason": reason}
+    logger.info(
+        "refused request=%s client=%s code=%s reason=%s",
+        request_id,
+        *fields.values(),
+        extra=about(request_id, **fields),
+    )

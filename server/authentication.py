@@ -11,6 +11,7 @@ import grpc.aio
 from mezzotint.engines.errors import Unauthenticated
 from mezzotint.server.audit import log_refusal
 from mezzotint.server.client_identity import client_of, note_token
+from mezzotint.server.observer import Answer, Observer
 from mezzotint.server.reloaded import Reloaded
 from mezzotint.server.status import refusal
 from mezzotint.server.tokens import read_tokens
@@ -25,12 +26,14 @@ class Authentication(grpc.aio.ServerInterceptor):
 
     Args:
         path: the tokens file; read again when it changes.
+        observer: hears of the calls that are refused here.
 
     Raises:
         CredentialsError: it cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, observer: Observer | None = None) -> None:
+        self._observer = observer or Observer()
         self._tokens = Reloaded((path,), lambda: read_tokens(path))
 
     async def intercept_service(
@@ -43,7 +46,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             try:
                 note_token(self._name_of(handler_call_details.invocation_metadata))
             except Unauthenticated as error:
-                return _refusing(error)
+                return _refusing(error, self._observer)
         return await continuation(handler_call_details)
 
     def _name_of(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
@@ -61,13 +64,14 @@ class Authentication(grpc.aio.ServerInterceptor):
         return name
 
 
-def _refusing(error: Unauthenticated) -> "grpc.RpcMethodHandler[Any, Any]":
+def _refusing(error: Unauthenticated, observer: Observer) -> "grpc.RpcMethodHandler[Any, Any]":
     """Return a handler that fits calls of any kind, since it reads no request."""
 
     async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         request_id = uuid.uuid4().hex
         refused = refusal(error, request_id)
         log_refusal(request_id, client_of(context), refused.code, error)
+        observer.answered(Answer(request_id, code=refused.code.name))
         await context.abort(refused.code, refused.message, refused.metadata)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

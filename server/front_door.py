@@ -7,6 +7,7 @@ import grpc.aio
 from mezzotint.proto.connection import is_local
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.authentication import Authentication
+from mezzotint.server.observer import Observer
 from mezzotint.server.tls import server_credentials
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,10 @@ class FrontDoor:
         CredentialsError: a file cannot be used.
     """
 
-    def __init__(self, access: AccessConfig) -> None:
+    def __init__(self, access: AccessConfig, observer: Observer | None = None) -> None:
         self._credentials = None if access.tls is None else server_credentials(access.tls)
         self._asks_for_tokens = access.tokens is not None
-        self.interceptors = () if access.tokens is None else (Authentication(access.tokens),)
+        self.interceptors = () if access.tokens is None else (Authentication(access.tokens, observer),)
         self.options = (
             ("grpc.max_receive_message_length", _BACKSTOP * access.max_request_bytes),
             ("grpc.server_handshake_timeout_ms", round(1e3 * access.handshake_seconds)),

@@ -30,7 +30,10 @@ class Metrics(Observer):
     def __init__(self, cores: Callable[[], Iterable[Core]]) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "mezzotint_requests", "Calls for pictures by what they got.", ["model", "code"], registry=self.registry
+            "mezzotint_requests",
+            "Calls for pictures by what they got, and whatever comes without the token that is asked for.",
+            ["model", "code"],
+            registry=self.registry,
         )
         self._images = Counter(
             "mezzotint_images", "Images that left, by how.", ["model", "outcome"], registry=self.registry

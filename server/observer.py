@@ -96,7 +96,7 @@ class Observer:
         """Hear of a client's call that has come."""
 
     def answered(self, answer: Answer) -> None:
-        """Hear of a client's call that has its status."""
+        """Hear of a client's call that has its status; one without a token was never received."""
 
 
 class Several(Observer):

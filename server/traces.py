@@ -77,7 +77,9 @@ class Traces(Observer):
 
     def answered(self, answer: Answer) -> None:
         """End the span of a client's call."""
-        span = self._open.pop(answer)
+        span = self._open.pop(answer, None)
+        if span is None:  # it was refused before it was received: strangers make no spans
+            return
         span.set_attributes({"mezzotint.model": answer.model, "rpc.response.status_code": answer.code})
         if answer.code in _FAULTS:
             span.set_status(StatusCode.ERROR)

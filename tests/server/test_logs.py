@@ -69,11 +69,20 @@ async def test_the_id_goes_from_the_client_through_metadata_into_every_record(se
     with pytest.raises(MezzotintClientError) as failure:
         await served.client.generate("a cat", request_id="mine-2")
     assert failure.value.request_id == "mine-2"
-    assert [line["level"] for line in lines.about("mine-2")] == ["ERROR", "INFO"]
-    error, ending = lines.about("mine-2")
+    error, ending = (line for line in lines.about("mine-2") if line["logger"] == "mezzotint.server.core")
+    assert (error["level"], ending["level"]) == ("ERROR", "INFO")
     assert "EngineFailed: the fake engine was told to fail" in str(error["traceback"])
     assert ending["outcome"] == "EngineFailed"
     assert all("\n" not in line for line in lines.lines)
+
+
+async def test_a_refusals_line_has_its_fields_and_nothing_of_the_request(served: Running, lines: Lines) -> None:
+    with pytest.raises(MezzotintClientError):
+        await served.client.generate("a secret cat", model="secret", request_id="mine-3")
+    (line,) = lines.about("mine-3")
+    assert (line["logger"], line["code"], line["reason"]) == ("mezzotint.audit", "NOT_FOUND", "ModelNotFound(model)")
+    assert line["client"]
+    assert "secret" not in "".join(lines.lines)
 
 
 async def test_a_line_names_the_trace_that_the_client_is_in(served: Running, lines: Lines) -> None:

@@ -9,12 +9,14 @@ from typing import cast
 import grpc
 import pytest
 
-from mezzotint import MezzotintClientError
+from mezzotint import AsyncClient, MezzotintClientError
 from mezzotint.engines.image import Image, Stage
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.access import AccessConfig
 from mezzotint.server.config import MetricsConfig, WatchConfig
 from mezzotint.server.metrics import Metrics
 from mezzotint.server.observer import Call
+from mezzotint.server.tokens import new_token
 from tests.server.conftest import Start, entered, eventually, raw, refused
 from tests.server.scraping import scrape
 
@@ -117,6 +119,21 @@ async def test_every_way_to_end_has_its_code_and_invented_models_have_no_name(st
     gone = [seen("mezzotint_images_total", outcome=outcome) or 0 for outcome in ("expired", "cancelled")]
     assert sum(gone) >= 1  # whichever of client and server is first to see that the deadline has passed
     assert seen("mezzotint_images_total", outcome="finished") is None
+
+
+async def test_strangers_without_a_token_are_counted(start: Start, tmp_path: Path) -> None:
+    token, line = new_token("alice")
+    (tmp_path / "tokens").write_text(line, encoding="utf-8")
+    served = await start(watch=WATCH, access=AccessConfig(tokens=tmp_path / "tokens"))
+    for given in ("", new_token("alice")[0]):
+        async with AsyncClient(served.target, token=given) as client:
+            with pytest.raises(MezzotintClientError):
+                await client.generate("a cat", steps=1)
+    async with AsyncClient(served.target, token=token) as client:
+        await client.generate("a cat", steps=1)
+    seen = await scrape(served.metrics_port)
+    assert seen("mezzotint_requests_total", model="", code="UNAUTHENTICATED") == 2
+    assert seen("mezzotint_requests_total", model="fake", code="OK") == 1
 
 
 async def test_caches_tell_what_they_had(start: Start) -> None:
