@@ -19,6 +19,7 @@ from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
 MAX_PROMPT_BYTES = 16_384
 MAX_IMAGES = 64
 MAX_GUIDANCE = 100.0
+MIN_SIGMA, MAX_SIGMA = 1e-4, 1e4  # well around what any schedule has, and far from where float32 ends
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -202,6 +203,10 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
         )
     if any(not math.isfinite(s) or s <= 0 for s in sigmas) or any(a <= b for a, b in itertools.pairwise(sigmas)):
         raise InvalidRequest("custom_sigmas: must be positive, finite and falling; leave out the last 0")
+    if sigmas and not MIN_SIGMA <= sigmas[-1] <= sigmas[0] <= MAX_SIGMA:
+        raise InvalidRequest(
+            f"custom_sigmas: go from {sigmas[0]:g} to {sigmas[-1]:g}; must be between {MIN_SIGMA:g} and {MAX_SIGMA:g}"
+        )
 
 
 def _check_array(field: str, array: Float32Array | None, shape: tuple[int, ...]) -> None:

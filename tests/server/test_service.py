@@ -146,6 +146,10 @@ async def test_bytes_that_are_no_request_are_refused_in_one_sentence(served: Run
         (pb.GenerateRequest(cache_interval=0), "cache_interval=0: must be between 1 and 1000"),
         (pb.GenerateRequest(cache_interval=2), "cache_interval=2: bundle fake was built without step caching"),
         (pb.GenerateRequest(cache_schedule=[4, 2]), "cache_schedule=[4, 2]: must be evaluations from 0 on, rising"),
+        (
+            pb.GenerateRequest(steps=2, sampler="heun", custom_sigmas=[1e300, 1.0]),
+            "custom_sigmas: go from 1e+300 to 1; must be between 0.0001 and 10000",
+        ),
         (pb.GenerateRequest(decoder="tiny"), "decoder='tiny': bundle fake was built without one"),
         (pb.GenerateRequest(request_id="a\nb"), "request_id: must be at most 128 letters, digits"),
     ],
