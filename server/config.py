@@ -76,7 +76,7 @@ class ServerConfig:
     """How a server listens and stops.
 
     Attributes:
-        host: the address to listen on; the default is for this machine alone, since there is no authentication.
+        host: the address to listen on; the default is for this machine alone, whom ``access`` lets in or not.
         port: the gRPC port, Triton's by default; 0 is any free one.
         drain_seconds: how long a stopping server may take to finish what it has accepted.
         core: the limits of each bundle.

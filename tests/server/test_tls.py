@@ -2,14 +2,20 @@
 
 import asyncio
 import logging
+import socket
+import threading
+import time
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mezzotint import AsyncClient, Client, MezzotintClientError
 from mezzotint.engines.errors import CredentialsError
 from mezzotint.server.access import AccessConfig, TlsConfig
+from mezzotint.server.app import Server
+from mezzotint.server.catalog import Catalog
 from mezzotint.server.tls import server_credentials
 from tests.server.certificates import Authority
 from tests.server.conftest import Running, Start
@@ -113,6 +119,44 @@ async def test_a_renewed_certificate_holds_for_new_connections_and_old_ones_go_o
         assert "not vouched for" in await refusal(served.target, tls_ca=old.path)
         await before.generate("a cat", steps=1)
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
+
+
+def storm(target: list[str], stop: threading.Event) -> None:
+    """Begin handshakes and go away, without an end."""
+    while not stop.is_set():
+        host, _, port = target[0].rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=1) as connection:
+                connection.sendall(b"\x16\x03\x01\x00")
+                time.sleep(0.003)
+        except OSError:
+            time.sleep(0.003)
+
+
+async def test_servers_start_and_stop_amid_handshakes_and_renewals_without_ever_hanging(ours: Authority) -> None:
+    target, stop = ["127.0.0.1:1"], threading.Event()
+    threads = [threading.Thread(target=storm, args=(target, stop)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+
+    async def ask() -> None:
+        credentials = grpc.ssl_channel_credentials(ours.path.read_bytes())
+        async with grpc.aio.secure_channel(target[0], credentials) as channel:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+    try:
+        for _ in range(20):
+            files = ours.issue("127.0.0.1")
+            server = Server(Catalog(["a"]), access=AccessConfig(TlsConfig(files.cert, files.key)))
+            target[0] = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
+            asking = [asyncio.ensure_future(ask()) for _ in range(4)]
+            files.cert.touch()
+            await asyncio.gather(*asking)
+            await asyncio.wait_for(server.stop(0.0), 10)
+    finally:
+        stop.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
 
 
 async def test_an_authority_that_is_taken_back_lets_its_clients_in_no_more(start: Start, tmp_path: Path) -> None:
