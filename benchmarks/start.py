@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.harness import percentiles, publish
 from mezzotint.cli.serve import READY
@@ -27,9 +27,17 @@ _MAX_SETTLING_S = 120.0
 _FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "VmHWM": "peak"}
 
 
+class Served(NamedTuple):
+    """A server's process, the seconds until it said that it was ready, and its address."""
+
+    pid: int
+    seconds: float
+    address: str
+
+
 @contextmanager
-def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[tuple[int, float]]:
-    """Serve a bundle; gives (process id, seconds from process start until it says that it is ready)."""
+def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[Served]:
+    """Serve a bundle in a process of its own, which ends with the context."""
     command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", *options]
     begun = time.perf_counter()
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
@@ -39,7 +47,7 @@ def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[tuple[int,
         seconds = time.perf_counter() - begun
         if READY not in line:
             raise SystemExit(f"{bundle}: the server did not start; try `mezzotint serve {bundle}`")
-        yield p.pid, seconds
+        yield Served(p.pid, seconds, line.rpartition(READY)[2].strip())
         p.terminate()
 
 
@@ -70,20 +78,20 @@ def cpu_seconds(pid: int) -> float:
 def measure(bundle: Path, num_starts: int, options: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the row of one bundle, and all that was measured."""
     with tempfile.TemporaryDirectory() as cache:
-        with served(bundle, Path(cache), options) as (pid, first_s):
-            settle(pid)
+        with served(bundle, Path(cache), options) as first:
+            settle(first.pid)
         later, ready, prepared = [], [], []
         for _ in range(num_starts):
-            with served(bundle, Path(cache), options) as (pid, seconds):
-                later.append(seconds)
-                ready.append(memory_mib(pid))
-                settle(pid)
-                prepared.append(memory_mib(pid))
+            with served(bundle, Path(cache), options) as server:
+                later.append(server.seconds)
+                ready.append(memory_mib(server.pid))
+                settle(server.pid)
+                prepared.append(memory_mib(server.pid))
     found = percentiles(later)
     row = {
         "bundle": bundle.name,
         "options": " ".join(options),
-        "first start s": round(first_s, 2),
+        "first start s": round(first.seconds, 2),
         "later starts s, p50": round(found["p50"], 2),
         "p95": round(found["p95"], 2),
         "n": found["n"],

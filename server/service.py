@@ -22,6 +22,7 @@ from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, 
 from mezzotint.server.job import Caller
 from mezzotint.server.joins import Joins
 from mezzotint.server.observer import Answer, Observer, traceparent_of
+from mezzotint.server.outbox import Outbox
 from mezzotint.server.rates import Buckets, unet_rows
 from mezzotint.server.status import REQUEST_ID, refusal
 
@@ -72,7 +73,7 @@ class Service:
             core = self._catalog.find(order.model)
             answer.model = core.model.name
             self._access.limits.check(order.request, core.model.manifest)
-            events: asyncio.Queue[Event] = asyncio.Queue()
+            events = Outbox()
             loop = asyncio.get_running_loop()
             start = partial(
                 core.submit,
@@ -116,13 +117,13 @@ class Service:
         return pb.ListModelsResponse(models=[model_info_of(core.model) for core in self._catalog.cores])
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, events: Outbox, event: Event) -> None:
     """Put an event of another thread into a queue of the event loop's."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(events.put_nowait, event)
 
 
-async def _until_the_ending(events: asyncio.Queue[Event]) -> AsyncIterator[Accepted | Progress | Picture]:
+async def _until_the_ending(events: Outbox) -> AsyncIterator[Accepted | Progress | Picture]:
     while True:
         match await events.get():
             case Finished():

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,13 @@ def command(
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )
     options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
-    asyncio.run(
-        serve(list(bundles), config, options, ready=lambda port: click.echo(f"mezzotint: {READY}{host}:{port}"))
-    )
+    asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
+
+
+def _say(line: str) -> None:
+    """Write a line to stdout; where that is full or gone the server serves all the same."""
+    try:
+        click.echo(line)
+    except OSError:
+        logging.getLogger(__name__).warning("stdout cannot be written; it would have said: %s", line)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its flush at the end fails again

@@ -1,0 +1,213 @@
+"""What goes wrong around a server, done for real: processes are killed, disks are full, nobody reads, clocks jump."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from benchmarks.start import settle
+from mezzotint import Client, MezzotintClientError
+from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.results import Progress
+from mezzotint.server.outbox import Outbox
+from tests.cli.conftest import log_of, started
+from tests.server.conftest import Running, Start, entered, eventually
+from tests.server.faults import ROOT, deaf_client, held, listening
+
+NUM_DEAF = 500
+NUM_KILLED = 4
+PICTURE = {"steps": 60, "guidance": 4.0, "seed": 42}
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_clients_that_are_killed_leave_and_nothing_of_them_stays(emoji_bundle: Path) -> None:
+    with started(emoji_bundle) as (process, address), Client(address) as client:
+        client.generate("a dog face", steps=2)
+        _kill(listening(address, "warm-up"))
+        until(lambda: "request warm-up: " in log_of(process))
+        before = held(process.pid)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(client.generate, "a dog face", steps=40)
+            for number in range(NUM_KILLED):
+                _kill(listening(address, f"gone-{number}"))
+                until(lambda number=number: re.search(f"request gone-{number}: .*outcome=Cancelled", log_of(process)))
+            assert other.result().files
+        until(lambda: held(process.pid).num_sockets <= before.num_sockets)
+        assert held(process.pid).num_threads < before.num_threads + NUM_KILLED
+
+
+def _kill(client: "subprocess.Popen[str]") -> None:
+    client.kill()
+    client.communicate()
+
+
+@pytest.mark.slow
+def test_clients_that_never_read_cost_little_memory_and_keep_nobody_from_being_served(emoji_bundle: Path) -> None:
+    asked = {"prompt": "a cat face", "steps": 2, "guidance": 1.0, "preview_every": 1}
+    with started(emoji_bundle) as (process, address), Client(address, retries=60) as client:
+        client.generate("a dog face", steps=2)
+        settle(process.pid)  # all row counts are prepared
+        before = held(process.pid)
+        with contextlib.ExitStack() as deaf:
+            for number in range(NUM_DEAF):
+                message = pb.GenerateRequest(request_id=f"deaf-{number}", seed=number, **asked)
+                deaf.enter_context(deaf_client(address, message.SerializeToString()))
+            assert client.generate("a dog face", steps=4).files
+            until(lambda: len(re.findall("request deaf-.*outcome=finished", log_of(process))) > NUM_DEAF // 2)
+            during = held(process.pid)
+            assert client.generate("a dog face", steps=4).files
+        assert during.num_sockets >= before.num_sockets + NUM_DEAF
+        assert during.resident_mib - before.resident_mib < 150
+        until(lambda: held(process.pid).num_sockets <= before.num_sockets)
+
+
+async def test_a_stream_that_nobody_reads_holds_a_bounded_number_of_events(start: Start) -> None:
+    served = await start()
+    sizes = []
+    with deaf_client(served.target, pb.GenerateRequest(prompt="a cat", steps=900, guidance=1.0).SerializeToString()):
+        await eventually(lambda: served.core.num_open == 1)
+        (outbox,) = [found for found in gc.get_objects() if isinstance(found, Outbox)]
+        while served.core.num_open:
+            sizes.append(outbox.qsize())
+            await asyncio.sleep(0.001)
+    assert len(served.unet.calls) == 900
+    assert 50 < max(sizes) < 120
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same_client", [True, False])
+def test_a_killed_servers_request_is_sent_again_and_gives_the_same_bytes(emoji_bundle: Path, same_client: bool) -> None:
+    with started(emoji_bundle) as (_, address), Client(address) as client:
+        undisturbed = client.generate("a cat face", **PICTURE).files
+    port = free_port()
+    restarted = contextlib.ExitStack()
+    seen: list[Progress] = []
+
+    def restart() -> None:
+        process.kill()
+        process.wait()
+        restarted.enter_context(started(emoji_bundle, port=port))
+
+    def hear(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 5:
+            threading.Thread(target=restart).start()
+
+    with restarted, started(emoji_bundle, port=port) as (process, address):
+        if same_client:
+            with Client(address, retries=20) as client:
+                assert client.generate("a cat face", on_progress=hear, **PICTURE).files == undisturbed
+        else:
+            # One that let the server choose the seed: it learns it from Accepted, and another client may go on with it.
+            with grpc.insecure_channel(address) as channel:
+                seed = _seed_until_killed(channel, process)
+            restart()
+            with Client(address, retries=20) as client:
+                again = client.generate("a cat face", **(PICTURE | {"seed": seed})).files
+                assert again == client.generate("a cat face", **(PICTURE | {"seed": 0})).files
+        if same_client:
+            assert [progress.step for progress in seen].count(1) == 2
+
+
+def _seed_until_killed(channel: grpc.Channel, process: "subprocess.Popen[str]") -> int:
+    call = channel.unary_stream(
+        "/mezzotint.v1.Mezzotint/Generate",
+        request_serializer=pb.GenerateRequest.SerializeToString,
+        response_deserializer=pb.GenerateEvent.FromString,
+    )(pb.GenerateRequest(prompt="a cat face", steps=900))
+    accepted = next(call).accepted
+    process.kill()
+    with pytest.raises(grpc.RpcError) as lost:
+        list(call)
+    assert lost.value.code() is grpc.StatusCode.UNAVAILABLE  # gRPC itself has not sent it again
+    return int(accepted.seeds[0])
+
+
+@contextlib.contextmanager
+def serving_into(bundle: Path, **streams: Any) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """Serve with other output streams; ready when health says so."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mezzotint", "serve", bundle, "--port", str(port), "--no-cache"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, **streams)
+    try:
+        with grpc.insecure_channel(address) as channel:
+            asked, stub = health_pb2.HealthCheckRequest(), health_pb2_grpc.HealthStub(channel)
+            until(lambda: stub.Check(asked, wait_for_ready=True).status == health_pb2.HealthCheckResponse.SERVING)
+        yield process, address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_server_whose_log_or_output_is_full_goes_on_serving(stream: str, emoji_bundle: Path) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        serving_into(
+            emoji_bundle, **({"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | {stream: full})
+        ) as (
+            process,
+            address,
+        ),
+        Client(address) as client,
+    ):
+        for seed in range(3):
+            assert client.generate("a cat face", steps=2, seed=seed).files
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_wall_clock_that_jumps_changes_no_deadline_and_no_timing(
+    served: Running, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    served.unet.hold()
+    task = asyncio.ensure_future(served.client.generate("a cat", steps=3, timeout=20))
+    late = asyncio.ensure_future(served.client.generate("a dog", steps=3, timeout=0.6))
+    await entered(served)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    with pytest.raises(MezzotintClientError) as expired:
+        await late
+    assert expired.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    served.unet.release()
+    (spent,) = (await task).timings
+    assert 0 < spent.total_ms < 20_000
+    assert 0 <= spent.queue_ms < 20_000
+
+
+def test_nothing_that_serves_reads_the_wall_clock() -> None:
+    for folder in ("server", "engines", "proto"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found = re.search(r"\btime\.time\(|datetime\.(now|utcnow)\(", path.read_text(encoding="utf-8"))
+            assert found is None, f"{path}: {found}"
