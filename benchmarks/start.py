@@ -38,7 +38,7 @@ class Served(NamedTuple):
 @contextmanager
 def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[Served]:
     """Serve a bundle in a process of its own, which ends with the context."""
-    command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", *options]
+    command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", "--metrics-port", "0", *options]
     begun = time.perf_counter()
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as p:

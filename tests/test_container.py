@@ -138,6 +138,19 @@ def test_compose_gives_a_server_no_more_than_it_needs() -> None:
     assert server["healthcheck"]["test"] == ["CMD", *json.loads(check)]
 
 
+def test_prometheus_asks_the_port_that_the_server_answers_on_and_grafana_asks_prometheus() -> None:
+    from mezzotint.cli.serve import command
+
+    (port,) = [param.default for param in command.params if param.name == "metrics_port"]
+    configs = {name: yaml.safe_load(config["content"]) for name, config in COMPOSE["configs"].items()}
+    (job,) = configs["prometheus"]["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"mezzotint:{port}"]}]
+    assert configs["datasource"]["datasources"][0]["url"] == "http://prometheus:9090"
+    assert COMPOSE["services"]["mezzotint"]["environment"]["MEZZOTINT_SERVE_METRICS_HOST"] == "0.0.0.0"
+    for service in COMPOSE["services"].values():
+        assert {config["source"] for config in service.get("configs", [])} <= set(configs)
+
+
 def test_compose_waits_longer_than_the_server_drains() -> None:
     server = COMPOSE["services"]["mezzotint"]
     drain = float(server["environment"]["MEZZOTINT_SERVE_DRAIN_SECONDS"])

@@ -13,6 +13,7 @@ import pytest
 from mezzotint.cli.serve import READY
 
 ROOT = Path(__file__).parents[2]
+_PORT = ("--metrics-port", "0")  # several servers run side by side
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def started(*arguments: str | Path, port: int = 0) -> Iterator[tuple[subprocess.
     """
     with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mezzotint", "serve", *arguments, "--port", str(port), "--no-cache"],
+            [sys.executable, "-m", "mezzotint", "serve", *arguments, "--port", str(port), "--no-cache", *_PORT],
             env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
             stdout=subprocess.PIPE,
             stderr=log,

@@ -156,7 +156,7 @@ def serving_into(bundle: Path, **streams: Any) -> Iterator[tuple["subprocess.Pop
     """Serve with other output streams; ready when health says so."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mezzotint", "serve", bundle, "--port", str(port), "--no-cache"]
+    command = [sys.executable, "-m", "mezzotint", "serve", bundle, "--port", str(port), "--no-cache", "--no-metrics"]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, **streams)
     try:
         with grpc.insecure_channel(address) as channel:

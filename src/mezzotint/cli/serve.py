@@ -1,6 +1,7 @@
 """``mezzotint serve``: bundles over gRPC, until it is told to stop."""
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
