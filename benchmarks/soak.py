@@ -72,7 +72,7 @@ def slope(minutes: Sequence[float], values: Sequence[float]) -> Slope:
         )
     hours, means = (
         np.array([block.mean() for block in np.array_split(np.asarray(each[first:], float), _BLOCKS)])
-        for each in ([minute / 60 for minute in minutes], values)
+        for each in ([minute / 60 for minute in minutes], [value - values[first] for value in values])
     )
     away = hours - hours.mean()
     rate = float(away @ means / (away @ away))
