@@ -31,7 +31,7 @@ from tests.server.faults import ROOT, deaf_client, held, listening
 
 NUM_DEAF = 500
 NUM_KILLED = 4
-PICTURE = {"steps": 60, "guidance": 4.0, "seed": 42}
+PICTURE: dict[str, Any] = {"steps": 60, "guidance": 4.0}
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
@@ -103,52 +103,50 @@ async def test_a_stream_that_nobody_reads_holds_a_bounded_number_of_events(start
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("same_client", [True, False])
-def test_a_killed_servers_request_is_sent_again_and_gives_the_same_bytes(emoji_bundle: Path, same_client: bool) -> None:
-    with started(emoji_bundle) as (_, address), Client(address) as client:
-        undisturbed = client.generate("a cat face", **PICTURE).files
-    port = free_port()
-    restarted = contextlib.ExitStack()
-    seen: list[Progress] = []
+def test_a_killed_servers_request_is_sent_again_and_gives_the_same_bytes(emoji_bundle: Path) -> None:
+    port, seen = free_port(), list[Progress]()
+    with contextlib.ExitStack() as servers:
+        process, address = servers.enter_context(started(emoji_bundle, port=port))
 
-    def restart() -> None:
+        def restart() -> None:
+            process.kill()
+            process.wait()
+            servers.enter_context(started(emoji_bundle, port=port))
+
+        def hear(progress: Progress) -> None:
+            seen.append(progress)
+            if len(seen) == 5:
+                threading.Thread(target=restart).start()
+
+        with Client(address, retries=20) as client:
+            undisturbed = client.generate("a cat face", seed=42, **PICTURE)
+            again = client.generate("a cat face", seed=42, on_progress=hear, **PICTURE)
+    assert again.files == undisturbed.files
+    assert [progress.step for progress in seen].count(1) == 2
+
+
+@pytest.mark.slow
+def test_a_client_that_let_the_server_choose_the_seed_learns_it_and_gets_the_same_bytes(emoji_bundle: Path) -> None:
+    asked = pb.GenerateRequest(prompt="a cat face", **PICTURE)
+    with started(emoji_bundle) as (process, address), grpc.insecure_channel(address) as channel:
+        undisturbed = [event.image.data for event in generate(channel)(asked) if event.HasField("image")]
+        lost = generate(channel)(asked)
+        accepted = next(lost).accepted
         process.kill()
-        process.wait()
-        restarted.enter_context(started(emoji_bundle, port=port))
-
-    def hear(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) == 5:
-            threading.Thread(target=restart).start()
-
-    with restarted, started(emoji_bundle, port=port) as (process, address):
-        if same_client:
-            with Client(address, retries=20) as client:
-                assert client.generate("a cat face", on_progress=hear, **PICTURE).files == undisturbed
-        else:
-            # One that let the server choose the seed: it learns it from Accepted, and another client may go on with it.
-            with grpc.insecure_channel(address) as channel:
-                seed = _seed_until_killed(channel, process)
-            restart()
-            with Client(address, retries=20) as client:
-                again = client.generate("a cat face", **(PICTURE | {"seed": seed})).files
-                assert again == client.generate("a cat face", **(PICTURE | {"seed": 0})).files
-        if same_client:
-            assert [progress.step for progress in seen].count(1) == 2
+        with pytest.raises(grpc.RpcError) as failure:
+            list(lost)
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE  # gRPC itself has not sent it again
+    with started(emoji_bundle) as (_, address), Client(address) as client:
+        assert client.generate("a cat face", seed=accepted.seeds[0], **PICTURE).files == undisturbed
 
 
-def _seed_until_killed(channel: grpc.Channel, process: "subprocess.Popen[str]") -> int:
-    call = channel.unary_stream(
+def generate(channel: grpc.Channel) -> Callable[[pb.GenerateRequest], Any]:
+    """Return the call itself, without the client."""
+    return channel.unary_stream(
         "/mezzotint.v1.Mezzotint/Generate",
         request_serializer=pb.GenerateRequest.SerializeToString,
         response_deserializer=pb.GenerateEvent.FromString,
-    )(pb.GenerateRequest(prompt="a cat face", steps=900))
-    accepted = next(call).accepted
-    process.kill()
-    with pytest.raises(grpc.RpcError) as lost:
-        list(call)
-    assert lost.value.code() is grpc.StatusCode.UNAVAILABLE  # gRPC itself has not sent it again
-    return int(accepted.seeds[0])
+    )
 
 
 @contextlib.contextmanager
@@ -166,6 +164,27 @@ def serving_into(bundle: Path, **streams: Any) -> Iterator[tuple["subprocess.Pop
     finally:
         process.terminate()
         process.wait(60)
+
+
+@pytest.mark.slow
+def test_sigterm_under_load_finishes_what_fits_and_ends_the_rest_as_unavailable(emoji_bundle: Path) -> None:
+    with started(emoji_bundle, "--drain-seconds", "6") as (process, address), Client(address) as client:
+        long = client.stream("a cat face", steps=1000, num_images=16)
+        events = iter(long)
+        with ThreadPoolExecutor(4) as pool:
+            while not isinstance(next(events), Progress):
+                pass
+            fit = [pool.submit(client.generate, "a dog face", steps=10, seed=seed) for seed in range(4)]
+            time.sleep(0.5)  # they are accepted
+            process.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            with pytest.raises(MezzotintClientError) as ended:
+                list(events)
+            seconds = time.monotonic() - begun
+            assert [len(request.result().files) for request in fit] == [1] * 4
+        assert ended.value.code is grpc.StatusCode.UNAVAILABLE
+        assert process.wait(30) == 0
+    assert 5 < seconds < 9
 
 
 @pytest.mark.slow
