@@ -4,6 +4,7 @@ Checking, tokenising and picture encoding run in a small executor, engines in th
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from mezzotint.engines.request import Request
 from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts
+from mezzotint.server.drain import too_late
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
 from mezzotint.server.forecast import Outlook
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
@@ -109,6 +111,7 @@ class Core:
         self._open: dict[Job, Worker] = {}
         self._num_entering = 0
         self._draining = False
+        self._drained_by = math.inf
         self._closing = threading.Event()
         self._warm_up = threading.Thread(target=self._prepare, name=f"mezzotint-{model.name}-warm-up")
         self._loop.start()
@@ -181,9 +184,14 @@ class Core:
         return Handle(job, self._loop.post, self._scheduler)
 
     def drain(self, timeout: float) -> bool:
-        """Take no more requests and wait for those that are open; returns whether all of them have ended."""
+        """Take no more requests and wait for those that are open; returns whether all of them have ended.
+
+        Those that will not be done by then, as far as can be foreseen, end at once with ``Unavailable``.
+        """
         with self._changed:
             self._draining = True
+            self._drained_by = self._clock() + timeout
+            self._loop.post(self._end_late)
             return self._changed.wait_for(lambda: not self._open, timeout)
 
     def close(self) -> None:
@@ -255,11 +263,24 @@ class Core:
         start, finish = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
         accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, start, finish)
         self._post(job, partial(job.emit, accepted))
+        if self._draining:
+            self._end_late()
 
     def _on_call(self, call: Call) -> None:
         for job in {self._jobs[image] for image in call.images}:
             job.called(call)
         self._observer.called(call)
+
+    def _end_late(self) -> None:
+        """End what a stopping server will not finish in time, so that its callers can go elsewhere now."""
+        if not self._scheduler.knows_its_pace:
+            return
+        now = self._clock()
+        for image in too_late(lambda: self._scheduler.forecast(now), self._drained_by - now):
+            job = self._jobs[image]
+            if job.ticket is not None:
+                self._scheduler.cancel(job.ticket)
+            self._end(job, Unavailable("the server is stopping and will not finish the request; send it to another"))
 
     def _on_step(self, batch: Batch) -> None:
         for image in batch.images:

@@ -93,20 +93,20 @@ class Loop:
             self._on_leave(departure, failure)
 
     def _denoise(self, now: float) -> None:
-        scheduler, model = self._scheduler, self._model
+        scheduler, model, clock = self._scheduler, self._model, self._clock
         batch = scheduler.next_batch(now)  # images, each at its own step, whose next call has one signature
         output = model.denoise(batch)  # one engine call: rows at different timesteps, prompts, samplers
         guided = guidance.combine(output, batch.weights)  # each image's rows, weighted and summed
         batch.advance(guided)  # each image's own sampler plan; one expression over all images
-        scheduler.settle(batch, now)  # finished, cancelled and expired images leave; others may join
+        scheduler.settle(batch, clock())  # finished, cancelled and expired images leave; others may join
         self._on_step(batch)
 
     def _encode(self, now: float) -> None:
         batch = self._scheduler.next_batch(now)
         self._model.encode(batch)
-        self._scheduler.settle(batch, now)
+        self._scheduler.settle(batch, self._clock())
 
     def _decode(self, now: float) -> None:
         batch = self._scheduler.next_batch(now)
         self._model.decode(batch)
-        self._scheduler.settle(batch, now)
+        self._scheduler.settle(batch, self._clock())

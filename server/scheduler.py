@@ -99,6 +99,11 @@ class Scheduler:
         """Whether there is nothing to do."""
         return not self._places
 
+    @property
+    def knows_its_pace(self) -> bool:
+        """Whether enough calls were seen to rely on forecasts."""
+        return self._pace.is_known
+
     def can_submit(self, num_images: int) -> bool:
         """Whether the queue has room for so many images."""
         return self.num_waiting + num_images <= self._max_queue_size
@@ -246,7 +251,7 @@ class Scheduler:
 
     def _check_deadline(self, ticket: Ticket) -> None:
         """Refuse a request that has entered and will be late, as far as is known of this machine's pace."""
-        if ticket.deadline is None or self._admit_late or not self._pace.is_known:
+        if ticket.deadline is None or self._admit_late or not self.knows_its_pace:
             return
         work = [self._places[image].work for image in ticket.images]
         alone = forecast(work, [False] * len(work), self._images_a_call, self._costs.stretch)
