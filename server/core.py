@@ -59,13 +59,15 @@ class Handle:
 
     def extend(self, deadline: float | None) -> None:
         """Allow the request until ``deadline`` where that is later than its own; None is any time."""
-        self._post(partial(self._allow, deadline))
-
-    def _allow(self, deadline: float | None) -> None:
         job = self._job
         job.deadline = None if deadline is None or job.deadline is None else max(deadline, job.deadline)
         if job.ticket is not None:
-            self._scheduler.extend(job.ticket, job.deadline)
+            job.ticket.deadline = job.deadline  # at once: a call may be running, at whose end deadlines are looked at
+        self._post(self._allow)
+
+    def _allow(self) -> None:
+        if self._job.ticket is not None:
+            self._scheduler.extend(self._job.ticket, self._job.deadline)
 
     def _withdraw(self) -> None:
         if self._job.ticket is not None:

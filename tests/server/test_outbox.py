@@ -1,7 +1,7 @@
 from mezzotint.server.events import Accepted, Event, Finished, Progress
 from mezzotint.server.outbox import MAX_PROGRESS, Outbox
 
-ACCEPTED = Accepted("id", (0,), 1000, 0, ())
+ACCEPTED = Accepted("id", (0,), 1000, 0, (), 0.0, 0.0)
 
 
 def taken(outbox: Outbox) -> list[Event]:
@@ -10,7 +10,7 @@ def taken(outbox: Outbox) -> list[Event]:
 
 def test_a_client_that_reads_gets_everything_in_order() -> None:
     outbox = Outbox()
-    events = [ACCEPTED, *(Progress(0, step, 9, None) for step in range(9)), Finished()]
+    events = [ACCEPTED, *(Progress(0, step, 9, None, 0.0) for step in range(9)), Finished()]
     for event in events:
         outbox.put_nowait(event)
     assert taken(outbox) == events
@@ -20,7 +20,7 @@ def test_the_oldest_progress_is_forgotten_and_nothing_else() -> None:
     outbox = Outbox()
     outbox.put_nowait(ACCEPTED)
     for step in range(1000):
-        outbox.put_nowait(Progress(0, step, 1000, None))
+        outbox.put_nowait(Progress(0, step, 1000, None, 0.0))
     outbox.put_nowait(Finished())
     first, *progress, last = taken(outbox)
     assert (first, last) == (ACCEPTED, Finished())
@@ -30,6 +30,6 @@ def test_the_oldest_progress_is_forgotten_and_nothing_else() -> None:
 def test_what_was_taken_makes_room_again() -> None:
     outbox = Outbox()
     for step in range(3 * MAX_PROGRESS):
-        outbox.put_nowait(Progress(0, step, 1000, None))
+        outbox.put_nowait(Progress(0, step, 1000, None, 0.0))
         if step % MAX_PROGRESS == MAX_PROGRESS - 1:
             assert len(taken(outbox)) == MAX_PROGRESS
