@@ -215,11 +215,12 @@ async def test_a_message_that_is_too_large_is_refused_and_one_that_is_far_too_la
     ],
 )
 async def test_a_request_over_a_limit_is_refused_before_anything_is_encoded(
-    start: Start, options: dict[str, int], sentence: str
+    start: Start, options: dict[str, int], sentence: str, audited: pytest.LogCaptureFixture
 ) -> None:
     served = await start(access=AccessConfig(limits=RequestLimits(max_steps=10, max_pixels=2000, max_images=2)))
-    error = await refusal(served, **options)
+    error = await refusal(served, request_id="mine", **options)
     assert (error.code, error.message) == (CODE.INVALID_ARGUMENT, sentence)
+    assert "refused request=mine client=address:127.0.0.1 code=INVALID_ARGUMENT reason=InvalidRequest" in audited.text
     assert not any(engine.calls for engine in served.engines.values())
     assert await paint(served, "", steps=10, num_images=2) == 2
 

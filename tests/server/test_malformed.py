@@ -17,7 +17,7 @@ from mezzotint.server.limits import RequestLimits
 from tests.server.conftest import Running, Start, raw
 
 AT_ONCE = 16
-MAX_GROWTH_BYTES = 32 << 20
+MAX_GROWTH_BYTES = 16 << 20
 LIMITS = RequestLimits(max_steps=4, max_pixels=64 * 64, max_images=2)
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
