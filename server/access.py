@@ -7,6 +7,9 @@ from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.limits import RequestLimits
 from mezzotint.server.rates import RateLimit
 
+MAX_HANDSHAKE_SECONDS = 3600
+MAX_MESSAGE_BYTES = 1 << 30  # protobuf's messages end below 2 GiB, and gRPC is let read twice a request's limit
+
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
@@ -53,8 +56,7 @@ class AccessConfig:
             raise MezzotintError(
                 f"max_request_bytes={self.max_request_bytes}: must be between 1 and {MAX_MESSAGE_BYTES}, 1 GiB"
             )
-        if not self.handshake_seconds > 0:
-            raise MezzotintError(f"handshake_seconds={self.handshake_seconds}: must be above 0")
-
-
-MAX_MESSAGE_BYTES = 1 << 30  # protobuf's messages end below 2 GiB, and gRPC is let read twice a request's limit
+        if not 0 < self.handshake_seconds <= MAX_HANDSHAKE_SECONDS:
+            raise MezzotintError(
+                f"handshake_seconds={self.handshake_seconds}: must be above 0 and at most {MAX_HANDSHAKE_SECONDS}"
+            )

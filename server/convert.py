@@ -77,7 +77,9 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
         )
     for field, most in _MAX_LENGTHS.items():
         if len(getattr(message, field)) > most:
-            raise InvalidRequest(f"{field}: has a length of {len(getattr(message, field))}; the limit is {most}")
+            raise InvalidRequest(
+                f"{field}: has a length of {len(getattr(message, field))}; the limit is {most}, shorten it"
+            )
     if message.image_format not in _FORMATS:
         raise InvalidRequest(f"image_format={message.image_format}: must be one of {', '.join(_FORMAT_CODES)}")
     values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}

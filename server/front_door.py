@@ -12,6 +12,7 @@ from mezzotint.server.tls import server_credentials
 
 logger = logging.getLogger(__name__)
 
+_MAX_INT = 2**31 - 1  # of gRPC's arguments
 _BACKSTOP = 2  # a message this many times too large is refused by gRPC unread; up to there the sentence is ours
 
 
@@ -31,7 +32,7 @@ class FrontDoor:
         self._asks_for_tokens = access.tokens is not None
         self.interceptors = () if access.tokens is None else (Authentication(access.tokens, observer),)
         self.options = (
-            ("grpc.max_receive_message_length", _BACKSTOP * access.max_request_bytes),
+            ("grpc.max_receive_message_length", min(_BACKSTOP * access.max_request_bytes, _MAX_INT)),
             ("grpc.server_handshake_timeout_ms", round(1e3 * access.handshake_seconds)),
         )
 

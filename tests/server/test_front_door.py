@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mezzotint import AsyncClient, MezzotintClientError
-from mezzotint.engines.errors import CredentialsError
+from mezzotint.engines.errors import CredentialsError, MezzotintError
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.access import AccessConfig, TlsConfig
 from mezzotint.server.app import Server
@@ -283,7 +283,7 @@ async def test_a_sentence_that_repeats_a_long_field_is_cut_and_still_arrives(ser
         assert error.code() is CODE.INVALID_ARGUMENT
         assert len((error.details() or "").encode()) < 2100
     error = await refused(served, pb.GenerateRequest(model="a" * 300).SerializeToString())
-    assert error.details() == "model: has a length of 300; the limit is 256"
+    assert error.details() == "model: has a length of 300; the limit is 256, shorten it"
     error = await refused(served, pb.GenerateRequest(latents=pb.Tensor(shape=[2] * 100_000)).SerializeToString())
     assert error.details() == "latents: has 100000 axes; the limit is 4"
 
@@ -309,3 +309,18 @@ def test_files_that_are_not_there_stop_the_server(tmp_path: Path) -> None:
     for access in (AccessConfig(tokens=nothing), AccessConfig(tls=TlsConfig(nothing, nothing))):
         with pytest.raises(CredentialsError, match="no such file or directory"):
             FrontDoor(access)
+
+
+async def test_the_largest_settings_are_ones_that_grpc_takes() -> None:
+    server = Server(Catalog(["a"]), access=AccessConfig(max_request_bytes=1 << 30, handshake_seconds=3600.0))
+    await server.start("127.0.0.1", 0)
+    await server.stop(0.0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_request_bytes": 0}, {"max_request_bytes": (1 << 30) + 1}, {"handshake_seconds": 0.0}]
+)
+def test_settings_that_cannot_be_are_one_sentence(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(MezzotintError, match=f"{name}=.*: must be "):
+        AccessConfig(**settings)
