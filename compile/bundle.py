@@ -21,6 +21,7 @@ from mezzotint.engines.manifest import (
     LatentEntry,
     Manifest,
     Measured,
+    SafetyEntry,
     ScheduleEntry,
     SourceEntry,
     TextEntry,
@@ -48,10 +49,11 @@ class Contents:
     embeddings: npt.NDArray[np.float32]
     max_tokens: int
     special: tuple[int, int, int]
+    safety: SafetyEntry | None
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, latents: LatentEntry) -> "Contents":
+    def of(cls, checkpoint: Checkpoint, latents: LatentEntry, safety: SafetyEntry | None) -> "Contents":
         """Copy what is needed out of a checkpoint."""
         sampler, sampler_notes = _default_sampler(checkpoint.schedule)
         table = checkpoint.text_encoder.get_input_embeddings().weight
@@ -64,6 +66,7 @@ class Contents:
             embeddings=np.array(table.detach(), dtype=np.float32),
             max_tokens=checkpoint.max_tokens,
             special=(checkpoint.bos_token_id, checkpoint.eos_token_id, checkpoint.pad_token_id),
+            safety=safety,
             notes=(*checkpoint.notes, *sampler_notes),
         )
 
@@ -105,6 +108,7 @@ def assemble(
             files={name: file_digest(folder / name) for name in (TOKENIZER, EMBEDDINGS)},
         ),
         verified=tuple(verified),
+        safety=contents.safety,
         notes=contents.notes,
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")

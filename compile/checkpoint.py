@@ -18,7 +18,7 @@ import huggingface_hub
 import torch
 import transformers
 
-from mezzotint.compile.diffusers_folder import Parts, first_line, load_folder
+from mezzotint.compile.diffusers_folder import UNCHECKED, Parts, first_line, load_folder
 from mezzotint.compile.single_file import load_single_file
 from mezzotint.engines.errors import CheckpointError
 
@@ -87,6 +87,7 @@ class Checkpoint:
         max_tokens: how many tokens a prompt is padded or cut to, the two special ones included.
         schedule: the scheduler config's values.
         notes: one sentence for each thing that a user might expect and does not get.
+        safety_folder: the diffusers folder with its safety checker, where that is to be compiled.
     """
 
     source: str
@@ -104,6 +105,7 @@ class Checkpoint:
     pad_token_id: int
     schedule: ScheduleSettings
     notes: tuple[str, ...]
+    safety_folder: Path | None
 
     def pipeline(self) -> diffusers.StableDiffusionPipeline:
         """Return diffusers' own float32 pipeline over the same modules, with a scheduler of its own."""
@@ -119,11 +121,11 @@ class Checkpoint:
         )
 
 
-def load_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:
+def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safety_checker: bool = False) -> Checkpoint:
     """Load a diffusers folder, a single ``.safetensors`` or ``.ckpt`` file, or a hub id such as ``owner/name``.
 
     ``config`` is a diffusers folder that gives a single file its configs and tokenizer; Stable Diffusion 1.x and 2.x
-    files need none. Raises CheckpointError.
+    files need none. ``with_safety_checker`` keeps ``safety_folder``. Raises CheckpointError.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -131,7 +133,12 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkp
     elif config is not None:
         raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it away")
     else:
-        parts = load_folder(path if path.is_dir() else _from_hub(str(source)))
+        parts = load_folder(path if path.is_dir() else _from_hub(str(source), with_safety_checker))
+    if with_safety_checker and parts.safety_folder is None:
+        raise CheckpointError(
+            f"{source}: has no safety checker to compile; give a diffusers folder that has one, or leave "
+            "`--with-safety-checker` away"
+        )
     _check_fit(str(source), parts)
     schedule = schedule_settings(parts.scheduler)
     parts.tokenizer.model_max_length = _max_tokens(parts)
@@ -151,14 +158,15 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkp
         eos_token_id=parts.tokenizer.eos_token_id,
         pad_token_id=parts.tokenizer.pad_token_id,
         schedule=schedule,
-        notes=parts.notes,
+        notes=parts.notes if with_safety_checker or parts.safety_folder is None else (*parts.notes, UNCHECKED),
+        safety_folder=parts.safety_folder if with_safety_checker else None,
     )
 
 
 def module_digest(name: str, module: Any) -> str:
     """Return the SHA-256 (hex) of a diffusers module's config and weights."""
     digest = hashlib.sha256(f"{json.dumps(_stated(module), sort_keys=True)}\n".encode())
-    _add_weights(digest, name, module.state_dict())
+    add_weights(digest, name, module.state_dict())
     return digest.hexdigest()
 
 
@@ -175,7 +183,7 @@ def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
     return ScheduleSettings(scheduler_class=type(scheduler).__name__, unstated=unstated, **values)
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, with_safety_checker: bool) -> Path:
     if not _HUB_ID.fullmatch(source):
         raise CheckpointError(
             f"{source}: no such file or folder, nor a hub id (owner/name); "
@@ -184,11 +192,9 @@ def _from_hub(source: str) -> Path:
     unreachable = _why_unreachable(source)
     try:
         # Naming a component here keeps it from being fetched.
-        return Path(
-            diffusers.DiffusionPipeline.download(
-                source, local_files_only=unreachable is not None, safety_checker=None, image_encoder=None
-            )
-        )
+        left_out = dict.fromkeys(["image_encoder"] if with_safety_checker else ["image_encoder", "safety_checker"])
+        offline = unreachable is not None
+        return Path(diffusers.DiffusionPipeline.download(source, local_files_only=offline, **left_out))
     except Exception as error:  # the hub's client lets through what its HTTP library raises
         if unreachable is None:
             raise CheckpointError(
@@ -267,11 +273,12 @@ def _digest(parts: Parts, schedule: ScheduleSettings, tokenizer_json: str) -> st
     add("tokens", [parts.tokenizer.pad_token_id, _max_tokens(parts)])
     add("schedule", asdict(schedule))
     for component, module in (("text_encoder", parts.text_encoder), ("unet", parts.unet), ("vae", parts.vae)):
-        _add_weights(digest, component, module.state_dict())
+        add_weights(digest, component, module.state_dict())
     return digest.hexdigest()
 
 
-def _add_weights(digest: Any, component: str, weights: Mapping[str, torch.Tensor]) -> None:
+def add_weights(digest: Any, component: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Hash the names, shapes and values of weights, whatever their order."""
     for name in sorted(weights):
         values = weights[name].contiguous()
         digest.update(f"{component}.{name}={tuple(values.shape)}\n".encode())

@@ -20,6 +20,7 @@ _ONLY_FOR = {  # what the others get instead: int8 weights
     Precision.INT8_HYBRID: CALIBRATED,
     Precision.INT4_WEIGHTS: (Component.UNET,),  # the text encoder strays too far, and the VAE has few linear layers
 }
+_DEFAULT = {Component.SAFETY_CHECKER: Precision.FP32}  # a flag is a threshold; coarser only where it is named
 _TO_ORDER = {Precision.INT8_HYBRID, Precision.INT4_WEIGHTS}  # what auto leaves out
 
 
@@ -35,7 +36,7 @@ def check_precisions(job: CompileJob) -> None:
 
 def precisions(job: CompileJob, component: Component) -> list[Precision]:
     """Return the precisions to build: the one asked for, or all that the device computes in, fp32 first."""
-    asked = job.precision.get(component, job.precision.get("", AUTO))
+    asked = job.precision.get(component, _DEFAULT.get(component, job.precision.get("", AUTO)))
     if asked != AUTO:
         return [_for(component, Precision(asked))]
     if component is Component.VAE_ENCODER:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from mezzotint.engines.errors import CheckpointError
 
 TEXT_ENCODER, TOKENIZER, UNET, VAE, SCHEDULER = "text_encoder", "tokenizer", "unet", "vae", "scheduler"
+SAFETY_CHECKER = "safety_checker"
 
 _CLASSES = {
     TEXT_ENCODER: ("CLIPTextModel",),
@@ -26,17 +27,23 @@ _CLASSES = {
     VAE: ("AutoencoderKL",),
 }
 _NOT_COMPILED = {
-    "safety_checker": "the checkpoint's safety checker is not compiled: images are served unchecked",
     "image_encoder": "the checkpoint's image encoder is not compiled: image prompts are not served",
 }
-# It prepares pictures for the two above and has no weights of its own.
+UNCHECKED = (
+    "the checkpoint's safety checker is left out, so pictures are served unchecked; "
+    "compile with `--with-safety-checker` to include it"
+)
+# It prepares pictures for safety checker and image encoder, and has no weights of its own.
 _IGNORED = ("feature_extractor",)
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A checkpoint's components in float32, eval mode, without gradients, and what was left out of them."""
+    """A checkpoint's components in float32, eval mode, without gradients, and what was left out of them.
+
+    ``safety_folder`` is the diffusers folder that holds its safety checker, if it has one.
+    """
 
     text_encoder: transformers.CLIPTextModel
     unet: diffusers.UNet2DConditionModel
@@ -44,14 +51,19 @@ class Parts:
     tokenizer: transformers.CLIPTokenizerFast
     scheduler: diffusers.SchedulerMixin
     notes: tuple[str, ...]
+    safety_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FolderIndex:
-    """What ``model_index.json`` says: the scheduler's class and one sentence for each component left out."""
+    """What ``model_index.json`` says: the scheduler's class and one sentence for each component left out.
+
+    ``has_safety_checker`` is whether it names one, which is an option of the compiler's.
+    """
 
     scheduler_class: str
     notes: tuple[str, ...]
+    has_safety_checker: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,7 @@ def load_folder(folder: Path) -> Parts:
         tokenizer=load_tokenizer(folder / TOKENIZER),
         scheduler=load_scheduler(folder / SCHEDULER, index.scheduler_class),
         notes=index.notes,
+        safety_folder=folder if index.has_safety_checker else None,
     )
 
 
@@ -106,7 +119,7 @@ def read_index(folder: Path) -> FolderIndex:
         raise CheckpointError(
             f"{folder}: scheduler is None, expected a scheduler class of diffusers; name one in model_index.json"
         )
-    known = {*_CLASSES, SCHEDULER, *_NOT_COMPILED, *_IGNORED}
+    known = {*_CLASSES, SCHEDULER, SAFETY_CHECKER, *_NOT_COMPILED, *_IGNORED}
     unknown = {name: found for name, found in classes.items() if found is not None and name not in known}
     if unknown:
         found = ", ".join(f"{name} ({class_name})" for name, class_name in unknown.items())
@@ -115,7 +128,7 @@ def read_index(folder: Path) -> FolderIndex:
             "only Stable Diffusion 1.x and 2.x checkpoints compile"
         )
     notes = tuple(sentence for name, sentence in _NOT_COMPILED.items() if classes.get(name) is not None)
-    return FolderIndex(scheduler_class, notes)
+    return FolderIndex(scheduler_class, notes, classes.get(SAFETY_CHECKER) is not None)
 
 
 def _class_of(folder: Path, name: str, entry: list[Any]) -> str | None:

@@ -20,6 +20,9 @@ from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Component, TensorSpec
 
 ONNX_FILE = "model.onnx"
+COMPONENTS = (Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER, Component.VAE_ENCODER)
+"""What every checkpoint has."""
+
 _EXTERNAL_BYTES = 1 << 30  # protobuf ends at 2 GiB; weights of large models lie beside the graph
 # Two of every varying axis, each another number: torch.export takes equal lengths for one axis, and 1 for a constant.
 _ROWS, _HEIGHT, _WIDTH = 2, 3, 5
@@ -124,32 +127,34 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
         case Component.TEXT_ENCODER:
             skips = min(2, int(checkpoint.text_encoder.config.num_hidden_layers) - 1)
             module: torch.nn.Module = TextStates(checkpoint.text_encoder, skips)
-            states = _tensor("states", "text", "rows", 1 + skips, checkpoint.max_tokens, text_width)
+            states = tensor_spec("states", "text", "rows", 1 + skips, checkpoint.max_tokens, text_width)
             return Part(
                 module,
                 (torch.randn(text),),
-                (_tensor("embeddings", "embeddings", "rows", checkpoint.max_tokens, text_width),),
+                (tensor_spec("embeddings", "embeddings", "rows", checkpoint.max_tokens, text_width),),
                 (states,),
             )
         case Component.UNET:
-            sample = _tensor("sample", "latents", "rows", channels, "height", "width")
+            sample = tensor_spec("sample", "latents", "rows", channels, "height", "width")
             inputs = (
                 sample,
-                _tensor("timestep", "timestep", "rows"),
-                _tensor("text", "text", "rows", "tokens", text_width),
+                tensor_spec("timestep", "timestep", "rows"),
+                tensor_spec("text", "text", "rows", "tokens", text_width),
             )
             example = (torch.randn(latent), torch.tensor([1.0, 2.0]), torch.randn(text))
             output = sample.model_copy(update={"name": "output", "role": "output"})
             return Part(Denoiser(checkpoint.unet), example, inputs, (output,))
         case Component.VAE_DECODER:
-            pixels = _tensor("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
-            latents = _tensor("latents", "latents", "rows", channels, "height", "width")
+            pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
+            latents = tensor_spec("latents", "latents", "rows", channels, "height", "width")
             return Part(Decoder(checkpoint.vae), (torch.randn(latent),), (latents,), (pixels,))
         case Component.VAE_ENCODER:
-            pixels = _tensor("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
-            moments = _tensor("moments", "moments", "rows", 2 * channels, "height", "width")
+            pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
+            moments = tensor_spec("moments", "moments", "rows", 2 * channels, "height", "width")
             image = torch.randn(_ROWS, 3, height * factor, width * factor)
             return Part(Encoder(checkpoint.vae), (image,), (pixels,), (moments,))
+        case _:
+            raise ValueError(f"{component} is no part of every checkpoint; a file of its own exports it")
 
 
 def exported(stages: Stages, name: str, source: Mapping[str, Any], the_part: Part) -> Path:
@@ -185,7 +190,8 @@ def export(the_part: Part, target: Path) -> None:
         raise CompileError(f"torch.onnx cannot export {type(the_part.module).__name__}: {reason}") from error
 
 
-def _tensor(name: str, role: str, *axes: int | str) -> TensorSpec:
+def tensor_spec(name: str, role: str, *axes: int | str) -> TensorSpec:
+    """Return what the manifest says of a float32 input or output."""
     return TensorSpec(name=name, role=role, dtype="float32", axes=axes)
 
 

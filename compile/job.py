@@ -27,6 +27,7 @@ class CompileJob:
         step_cache: DeepCache's branch, for a UNet that can be called shallow between full calls; None is without.
         decoder_parts: into how many engines the VAE decoder is cut; 0 is as few as leave none longer than two steps.
         tiny_decoder: the folder of an AutoencoderTiny that requests may choose instead of the VAE's decoder.
+        with_safety_checker: compile the checkpoint's own, which then looks at every picture.
         config: a diffusers folder with configs for a single file.
         name: the name that requests use; empty is the checkpoint's.
         device: the runtime's name of the device to build for; empty is its CPU.
@@ -46,6 +47,7 @@ class CompileJob:
     step_cache: int | None = None
     decoder_parts: int = 0
     tiny_decoder: Path | None = None
+    with_safety_checker: bool = False
     config: Path | None = None
     name: str = ""
     device: str = ""

@@ -7,12 +7,12 @@ and bundle. This file only hands results on; what was done before with the same 
 import gc
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report, tiny_decoder
+from mezzotint.compile import choose, export, reference, report, safety, tiny_decoder
 from mezzotint.compile.bundle import Contents, assemble, check_output, paint, publish, unfinished_folder
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
@@ -22,9 +22,10 @@ from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
 from mezzotint.compile.maker import Candidate, Maker
 from mezzotint.compile.samples import sampled
-from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges
+from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges, row_axis
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.compile.targets import Target, rewritten, with_step_cache
+from mezzotint.engines import safety as preprocessing
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.manifest import AxisRange, Component, Precision
@@ -68,15 +69,20 @@ class _Compilation:
         ranges = pixel_ranges(self.job, checkpoint)
         cached = "" if self.job.step_cache is None else feature_module(checkpoint.unet, self.job.step_cache)
         tiny = self.job.tiny_decoder and tiny_decoder.load_tiny(self.job.tiny_decoder, checkpoint)
+        checker = checkpoint.safety_folder and safety.load_checker(checkpoint.safety_folder)
         recorded, name = self._record(checkpoint, ranges, cached)
         targets = self._targets(checkpoint, ranges, cached)
         if tiny:
             target, arrays, tiny_name = self._tiny(tiny, checkpoint, targets, recorded)
             targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tiny_name}"
-        contents = Contents.of(checkpoint, latent_entry(checkpoint, ranges, reference.preview_fit(recorded)))
+        if checker:
+            target, arrays, checker_name = self._checker(checker, recorded)
+            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {checker_name}"
+        latents = latent_entry(checkpoint, ranges, reference.preview_fit(recorded))
+        contents = Contents.of(checkpoint, latents, checker.entry if checker else None)
         calibration = self._calibration(checkpoint, ranges)
         modules = block_modules(checkpoint.vae)
-        del checkpoint, tiny
+        del checkpoint, tiny, checker
         gc.collect()  # torch's weights are not needed any more; engines take their place
         maker = Maker(self.job, self.stages, self.version, recorded, name, calibration)
         engines = self._engines(targets, maker, modules)
@@ -85,7 +91,9 @@ class _Compilation:
     def _load(self) -> Checkpoint:
         self.tell(StageEvent("load", Status.STARTED))
         started = time.perf_counter()
-        checkpoint = load_checkpoint(self.job.source, config=self.job.config)
+        checkpoint = load_checkpoint(
+            self.job.source, config=self.job.config, with_safety_checker=self.job.with_safety_checker
+        )
         seconds = time.perf_counter() - started
         self.tell(
             StageEvent("load", Status.BUILT, f"{checkpoint.name}, digest {checkpoint.digest[:12]}", seconds=seconds)
@@ -128,7 +136,7 @@ class _Compilation:
     def _targets(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], cached: str) -> list[Target]:
         """Export every component and return the engines to be made of it."""
         targets: list[Target] = []
-        for component in Component:
+        for component in export.COMPONENTS:
             part = export.part(checkpoint, component)
             folder = export.exported(self.stages, component, {"digest": checkpoint.digest}, part)
             axes = engine_axes(checkpoint, ranges, self.job.max_rows, component)
@@ -148,17 +156,33 @@ class _Compilation:
             "latents": [vae.scaling_factor, vae.shift_factor],
             "wrapped": code_digest(tiny_decoder),
         }
-        exported = export.exported(self.stages, name, source, tiny_decoder.tiny_part(tiny, checkpoint))
-        exported = rewritten(name, exported, self.stages)
-
-        def work(folder: Path) -> None:
-            reference.write(tiny_decoder.record_tiny(tiny, recorded), folder)
-
-        inputs = source | {"reference": self.stages.results["reference"].folder.name, "versions": exporter_versions()}
-        folder = self.stages.run(f"reference {name}", inputs, work).folder
+        the_part = tiny_decoder.tiny_part(tiny, checkpoint)
+        exported, arrays, stands_for = self._beside(
+            name, source, the_part, lambda: tiny_decoder.record_tiny(tiny, recorded)
+        )
         decoder = next(target for target in targets if target.component is Component.VAE_DECODER)
-        target = replace(decoder, variant=TINY, folder=exported, recorded_as=name)
-        return target, reference.read(folder), folder.name
+        return replace(decoder, variant=TINY, folder=exported, recorded_as=name), arrays, stands_for
+
+    def _checker(self, checker: safety.Checker, recorded: reference.Arrays) -> tuple[Target, reference.Arrays, str]:
+        """Export a safety checker; returns its engine, what torch makes of it, and what stands for that."""
+        component, the_part = Component.SAFETY_CHECKER, safety.checker_part(checker)
+        source = {"digest": checker.digest, "wrapped": code_digest(safety, preprocessing)}
+        exported, arrays, stands_for = self._beside(
+            component, source, the_part, lambda: safety.record_checker(checker, recorded)
+        )
+        return Target.whole(component, exported, the_part, {"rows": row_axis(self.job.max_rows)}), arrays, stands_for
+
+    def _beside(
+        self, name: str, source: dict[str, Any], the_part: export.Part, record: Callable[[], reference.Arrays]
+    ) -> tuple[Path, reference.Arrays, str]:
+        """Export what not every checkpoint has, and record what torch makes of it.
+
+        Returns the graph's folder, what was recorded, and what stands for that in the inputs of later stages.
+        """
+        exported = rewritten(name, export.exported(self.stages, name, source, the_part), self.stages)
+        inputs = source | {"reference": self.stages.results["reference"].folder.name, "versions": exporter_versions()}
+        folder = self.stages.run(f"reference {name}", inputs, lambda folder: reference.write(record(), folder)).folder
+        return exported, reference.read(folder), folder.name
 
     def _engines(self, targets: list[Target], maker: Maker, modules: tuple[str, ...]) -> list[Candidate]:
         """Make every engine; the other variants of a component have the precision that its full engine got."""

@@ -51,12 +51,17 @@ def latent_entry(
     )
 
 
+def row_axis(max_rows: int) -> AxisRange:
+    """Return the range of an engine's rows; it is tuned at those of a guided picture."""
+    return AxisRange(min=1, opt=min(2, max_rows), max=max_rows)
+
+
 def engine_axes(
     checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], max_rows: int, component: Component
 ) -> dict[str, AxisRange]:
     """Return the ranges of one engine's named axes."""
     factor = latent_factor(checkpoint)
-    axes = {"rows": AxisRange(min=1, opt=min(2, max_rows), max=max_rows)}
+    axes = {"rows": row_axis(max_rows)}
     latent = {
         side: AxisRange(min=r.min // factor, opt=r.opt // factor, max=r.max // factor) for side, r in ranges.items()
     }

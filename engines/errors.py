@@ -61,6 +61,10 @@ class EngineFailed(MezzotintError):
     """A compiled engine failed while running; the log has the traceback."""
 
 
+class FlaggedPicture(MezzotintError):
+    """The safety checker flagged a picture, and the server gives no such pictures."""
+
+
 class BundleError(MezzotintError):
     """A bundle is missing, damaged, or made for another runtime."""
 

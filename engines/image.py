@@ -17,7 +17,7 @@ from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
-from mezzotint.engines.variants import FULL, SHALLOW
+from mezzotint.engines.variants import CHECK, FULL, SHALLOW
 
 Array: TypeAlias = Any
 
@@ -43,6 +43,7 @@ class Image:
         noise: its own stream; nobody else draws from it.
         shape: (C, height, width) of its latents.
         bundle: the digest of the bundle whose engines make it.
+        has_check: whether a safety checker looks at it when it is decoded.
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
         state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
@@ -52,6 +53,7 @@ class Image:
         latents: float32 [C, height, width], the final sample, once decoded.
         pixels: uint8 [H, W, 3] on the host, once decoded.
         preview: float32 [C, height, width] on the host, the latest prediction of the clean latents, if asked for.
+        flagged: what the safety checker says of the pixels; None where none has looked.
     """
 
     request: Request
@@ -64,6 +66,7 @@ class Image:
     noise: NoiseStream
     shape: tuple[int, int, int]
     bundle: str
+    has_check: bool = False
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
     part: int = 0
@@ -74,6 +77,7 @@ class Image:
     latents: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
     preview: npt.NDArray[np.float32] | None = None
+    flagged: bool | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -99,7 +103,7 @@ class Image:
             case Stage.DENOISE:
                 return self.call.variant
             case Stage.DECODE:
-                return self.decoder[self.part]
+                return self.decoder[self.part] if self.pixels is None else CHECK
             case _:
                 return FULL
 
@@ -144,7 +148,7 @@ class Image:
         if self.state is not None and self.request.return_latents:
             self.latents = device.to_host(_copy(self.state[0, ...]))
         self.state = self.text = self.hidden = None
-        self.stage = Stage.DONE
+        self.stage = Stage.DECODE if self.has_check else Stage.DONE
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,16 @@ class Batch:
             return self.state[:, 0, ...] / scaling + shift
         hidden = [image.hidden for image in self.images]
         return device.xp(hidden[0]).stack(hidden)
+
+    def pixels(self) -> list[npt.NDArray[np.uint8]]:
+        """Return the pictures that are decoded."""
+        return [image.pixels for image in self.images if image.pixels is not None]
+
+    def checked(self, flags: Sequence[bool]) -> None:
+        """Take what the safety checker says of ``pixels``."""
+        for image, flagged in zip(self.images, flags, strict=True):
+            image.flagged = flagged
+            image.stage = Stage.DONE
 
     def advance(self, guided: Array) -> None:
         """Take every image one evaluation on: ``guided`` is float32 [num_images, C, height, width]."""

@@ -25,6 +25,7 @@ class Component(StrEnum):
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
     VAE_ENCODER = "vae_encoder"
+    SAFETY_CHECKER = "safety_checker"
 
 
 class Precision(StrEnum):
@@ -185,6 +186,21 @@ class TextEntry(_Strict):
     files: dict[str, Sha256]
 
 
+class SafetyEntry(_Strict):
+    """How a picture becomes the safety checker's input, as transformers' CLIPImageProcessor does it.
+
+    Attributes:
+        shortest_edge: pixels of the shorter side after the bicubic resize.
+        crop: pixels of the square that is cut from the middle.
+        mean: of red, green and blue in 0…1; taken away before they are divided by ``std``.
+    """
+
+    shortest_edge: int = Field(ge=1)
+    crop: int = Field(ge=1)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 class Measured(_Strict):
     """What verify measured of one output, in dB; ``floor_db`` is what it had to reach.
 
@@ -211,6 +227,7 @@ class Manifest(_Strict):
     latents: LatentEntry
     text: TextEntry
     verified: tuple[Measured, ...]
+    safety: SafetyEntry | None = None
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -225,6 +242,13 @@ class Manifest(_Strict):
                 given, taken = parts[f"part{i}"].outputs, parts[f"part{i + 1}"].inputs
                 if given != taken:
                     raise ValueError(f"{component} part{i} gives {given}, but part{i + 1} takes {taken}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_checker_knows_its_input(self) -> "Manifest":
+        has_checker = any(entry.component is Component.SAFETY_CHECKER for entry in self.engines)
+        if has_checker != (self.safety is not None):
+            raise ValueError("a safety_checker engine and the safety settings of its input, expected both or neither")
         return self
 
     def engine(self, component: Component, variant: str = "full") -> EngineEntry:

@@ -21,10 +21,11 @@ from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.request import Request, check_request, size_of
+from mezzotint.engines.safety import SafetyChecker
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import SigmaSpacing, Spacing
 from mezzotint.engines.shapes import Uses
-from mezzotint.engines.variants import FULL, decoder_chain
+from mezzotint.engines.variants import CHECK, FULL, decoder_chain
 
 EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
@@ -54,6 +55,9 @@ class Model:
         self.max_rows = max_rows
         self.prompts = prompts
         self.engines = engines
+        self._checker = None
+        if manifest.safety is not None:
+            self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
         self._schedule = manifest.schedule.noise_schedule()
         self._plan = lru_cache(maxsize=256)(self._make_plan)
 
@@ -61,6 +65,11 @@ class Model:
     def name(self) -> str:
         """The bundle's name."""
         return self.manifest.name
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether a safety checker looks at every picture."""
+        return self._checker is not None
 
     def start(self, request: Request) -> tuple[Image, ...]:
         """Check a request and return its images, ready to be encoded; runs no engine.
@@ -97,6 +106,7 @@ class Model:
                 noise=NoiseStream(request.seed + i),
                 shape=shape,
                 bundle=self.digest,
+                has_check=self.has_safety_checker,
             )
             for i in range(request.num_images)
         )
@@ -142,15 +152,24 @@ class Model:
         return outputs["output"]
 
     def decode(self, batch: Batch) -> None:
-        """Run the next engine of a batch's decoder: the last one leaves pixels on the host."""
+        """Run the next engine of a batch's decoder: the last one leaves pixels on the host.
+
+        Where the bundle has a safety checker, it looks at them in a call of its own.
+        """
         started = time.perf_counter()
+        if self._checker is not None and batch.variant == CHECK:
+            batch.checked(self._checker.flags(batch.pixels()))
+        else:
+            self._decode(batch)
+        _note(batch, Stage.DECODE, started)
+
+    def _decode(self, batch: Batch) -> None:
         entry = self.manifest.latents
         engine = self.engines[Component.VAE_DECODER, batch.variant]
         (given,), (made,) = engine.spec.inputs, engine.spec.outputs
         output = engine.run({given.name: batch.to_decode(entry.scaling, entry.shift)})[made.name]
         for i, image in enumerate(batch.images):
             image.decoded(output[i, ...])
-        _note(batch, Stage.DECODE, started)
 
     def preview_rgb(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Return a small picture, uint8 [height, width, 3], of latents float32 [C, height, width]; runs no engine."""

@@ -39,6 +39,7 @@ def parameters_text(
     model: str,
     digest: str,
     precision: str,
+    safety: str = "",
 ) -> str:
     """Return how one picture was made, as A1111's web UI writes and reads it.
 
@@ -50,6 +51,7 @@ def parameters_text(
         model: the bundle's name.
         digest: the bundle's digest; its first 12 digits are written.
         precision: the UNet's.
+        safety: what was done with a flagged picture.
     """
     karras = request.sigmas == "karras" or (not request.sigmas and request.sampler.lower().endswith("karras"))
     settings = {
@@ -65,6 +67,7 @@ def parameters_text(
         "Decoder": request.decoder if request.decoder != FULL else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
+        "Safety checker": safety,
         "Engine": digest[:12],
         "Precision": precision,
         "Version": _version(),

@@ -12,6 +12,8 @@ from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 FULL = "full"
 SHALLOW = "shallow"
 TINY = "tiny"
+CHECK = "check"
+"""What a decoded picture waits for where the bundle has a safety checker."""
 
 DECODERS = (FULL, TINY)
 """The decoders that a request may name; the empty name is the first."""
@@ -45,6 +47,6 @@ def served_engines(manifest: Manifest) -> tuple[EngineEntry, ...]:
     """Return the entries of all engines that a request may ask for. Raises BundleError where one is missing."""
     needed = [(Component.TEXT_ENCODER, FULL), (Component.UNET, FULL)]
     needed += [(Component.VAE_DECODER, variant) for variant in decoder_chain(manifest, FULL)]
-    offered = [(Component.UNET, SHALLOW), (Component.VAE_DECODER, TINY)]
+    offered = [(Component.UNET, SHALLOW), (Component.VAE_DECODER, TINY), (Component.SAFETY_CHECKER, FULL)]
     wanted = needed + [engine for engine in offered if has_variant(manifest, *engine)]
     return tuple(manifest.engine(component, variant) for component, variant in wanted)

@@ -138,7 +138,7 @@ class Preview(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class ImageResult(_message.Message):
-    __slots__ = ("image_index", "seed", "data", "format", "width", "height", "engine_digest", "latents", "timings")
+    __slots__ = ("image_index", "seed", "data", "format", "width", "height", "engine_digest", "latents", "timings", "flagged")
     IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class ImageResult(_message.Message):
     ENGINE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    FLAGGED_FIELD_NUMBER: _ClassVar[int]
     image_index: int
     seed: int
     data: bytes
@@ -157,7 +158,8 @@ class ImageResult(_message.Message):
     engine_digest: str
     latents: Tensor
     timings: Timings
-    def __init__(self, image_index: _Optional[int] = ..., seed: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., engine_digest: _Optional[str] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    flagged: bool
+    def __init__(self, image_index: _Optional[int] = ..., seed: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., engine_digest: _Optional[str] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., flagged: bool = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "denoise_ms", "decode_ms", "total_ms")

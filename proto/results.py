@@ -67,7 +67,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished picture: ``data`` is its file, ``latents`` the message's Tensor if they were asked for."""
+    """A finished picture: ``data`` is its file, ``latents`` the message's Tensor if they were asked for.
+
+    ``flagged`` is what the bundle's safety checker says of it; None where it has none and nothing looked.
+    """
 
     image_index: int
     seed: int
@@ -78,6 +81,7 @@ class Picture:
     engine_digest: str
     timings: Timings
     tensor: pb.Tensor | None = field(default=None, repr=False, compare=False)
+    flagged: bool | None = None
 
     @property
     def latents(self) -> "npt.NDArray[np.float32] | None":
@@ -246,4 +250,5 @@ def _picture_of(image: pb.ImageResult) -> Picture:
         engine_digest=image.engine_digest,
         timings=Timings(spent.queue_ms, spent.encode_ms, spent.denoise_ms, spent.decode_ms, spent.total_ms),
         tensor=image.latents if image.HasField("latents") else None,
+        flagged=image.flagged if image.HasField("flagged") else None,
     )

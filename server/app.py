@@ -19,6 +19,7 @@ from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig, ServerConfig
 from mezzotint.server.core import Core
+from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.observer import Observer
 from mezzotint.server.service import SERVICE, Service
@@ -138,6 +139,7 @@ def load_core(
     observer: Observer | None = None,
 ) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
+    check_bundle(read_manifest(bundle), config.on_flagged)
     loading = loading or plan_loading([bundle], load)
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
     with opening_bundle(bundle, load, loading) as model:

@@ -1,9 +1,10 @@
-"""How a server is set up; each part gets only its own part. Imports errors and policies."""
+"""How a server is set up; each part gets only its own part. Imports errors and what its fields name."""
 
 from dataclasses import dataclass, field
 
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.access import AccessConfig
+from mezzotint.server.flagged import OnFlagged
 from mezzotint.server.policy import DEFAULT_POLICY, POLICIES
 
 MAX_PORT = 65_535
@@ -19,6 +20,7 @@ class CoreConfig:
         policy: who goes first, one of ``policy.POLICIES``.
         priority_levels: how many there are; 1 goes first, and the middle one is a request's that says nothing.
         admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
+        on_flagged: what becomes of pictures that the bundle's safety checker flags.
     """
 
     max_queue_size: int = 256
@@ -26,6 +28,7 @@ class CoreConfig:
     policy: str = DEFAULT_POLICY
     priority_levels: int = 3
     admit_late: bool = False
+    on_flagged: OnFlagged = OnFlagged.MARK
 
     def __post_init__(self) -> None:
         for name in ("max_queue_size", "max_started_images", "priority_levels"):

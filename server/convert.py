@@ -171,6 +171,7 @@ def _image_of(event: Picture) -> pb.ImageResult:
         height=event.height,
         engine_digest=event.digest,
         latents=None if event.latents is None else tensor_of(event.latents),
+        flagged=event.flagged,
         timings=pb.Timings(
             queue_ms=spent.queue_ms,
             encode_ms=spent.encode_ms,

@@ -27,6 +27,7 @@ from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts
 from mezzotint.server.drain import too_late
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
+from mezzotint.server.flagged import without_previews
 from mezzotint.server.forecast import Outlook
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
 from mezzotint.server.learn import learn
@@ -94,6 +95,7 @@ class Core:
     ) -> None:
         self.model = model
         self._observer = observer or Observer()
+        self._on_flagged = config.on_flagged
         self._clock = clock
         self._priority_levels = config.priority_levels
         self._scheduler = Scheduler(
@@ -181,7 +183,7 @@ class Core:
             if not self._scheduler.can_submit(self._num_entering + 1):
                 raise self._scheduler.queue_full(self._num_entering + 1)
             self._num_entering += 1
-            self._open[job] = Worker(self._executor, partial(self._end, job))
+            self._open[job] = Worker(self._executor, partial(self._give_up, job))
         self._post(job, partial(self._enter, job))
         return Handle(job, self._loop.post, self._scheduler)
 
@@ -219,8 +221,9 @@ class Core:
 
     def _enter(self, job: Job) -> None:
         try:
-            images = self.model.start(job.request)
-            warnings = self.model.warnings(job.request)
+            request, left_out = without_previews(job.request, self._on_flagged)
+            images = self.model.start(request)
+            warnings = (*self.model.warnings(request), *left_out)
         except Exception:
             self._entered()
             raise
@@ -235,10 +238,16 @@ class Core:
     def _deliver(self, job: Job, image: Image) -> None:
         if job.ended:
             return
-        job.emit(finish_picture(self.model, image, job.picture, self._spent(job, (image,))))
+        job.emit(finish_picture(self.model, image, job.picture, self._spent(job, (image,)), self._on_flagged))
         job.num_undelivered -= 1
         if not job.num_undelivered:
             self._end(job, None)
+
+    def _give_up(self, job: Job, error: Exception) -> None:
+        """End a request one of whose pieces failed: its images take part in no further call."""
+        if job.ticket is not None:
+            self._loop.post(partial(self._scheduler.cancel, job.ticket))
+        self._end(job, error)
 
     # In the loop's thread
 

@@ -79,9 +79,10 @@ class EngineCosts:
             seconds[Component.UNET, call.variant] * len(call.weights) for call in image.calls[image.evaluation :]
         )
         decoder = sum(seconds[Component.VAE_DECODER, part] for part in image.decoder[image.part :])
+        check = seconds[Component.SAFETY_CHECKER, FULL] if image.has_check else 0.0
         text = seconds[Component.TEXT_ENCODER, FULL] * image.num_rows if image.stage is Stage.ENCODE else 0.0
         area = self._area(image)
-        return Work(unet * area, text + decoder * area)
+        return Work(unet * area, text + check + decoder * area)
 
     def call_seconds(self, images: Sequence[Image]) -> float:
         """Return the seconds of the images' next denoising call; 0 of another one, which is not predicted."""

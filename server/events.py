@@ -56,7 +56,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A finished picture: its file, and its latents float32 [C, height, width] if they were asked for."""
+    """A finished picture: its file, and its latents float32 [C, height, width] if they were asked for.
+
+    ``flagged`` is what the bundle's safety checker says of it; None where it has none.
+    """
 
     image_index: int
     seed: int
@@ -67,6 +70,7 @@ class Picture:
     digest: str
     latents: npt.NDArray[np.float32] | None
     timings: Timings
+    flagged: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

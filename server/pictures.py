@@ -13,6 +13,7 @@ from mezzotint.engines.model import Model
 from mezzotint.engines.picture import check_format, encode_picture, parameters_text
 from mezzotint.engines.sampling import get_sampler
 from mezzotint.server.events import Picture, Preview, Timings
+from mezzotint.server.flagged import OnFlagged, shown
 
 _PREVIEW_QUALITY = 80
 
@@ -30,13 +31,20 @@ class PictureOptions:
             raise InvalidRequest(f"quality={self.quality}: must be between 1 and 100; 90 is usual")
 
 
-def finish_picture(model: Model, image: Image, options: PictureOptions, spent: Timings) -> Picture:
-    """Encode a decoded image. Raises InvalidRequest where the format cannot hold its parameters."""
-    pixels = image.pixels
-    if pixels is None:
+def finish_picture(
+    model: Model, image: Image, options: PictureOptions, spent: Timings, on_flagged: OnFlagged
+) -> Picture:
+    """Encode a decoded image, or what is shown of it.
+
+    Raises:
+        InvalidRequest: the format cannot hold its parameters.
+        FlaggedPicture: the safety checker flagged it, and ``on_flagged`` refuses it.
+    """
+    if image.pixels is None:
         raise ValueError(f"image {image.index} has no pixels; decode it first")
     manifest, request = model.manifest, image.request
-    height, width, _ = pixels.shape
+    given = shown(image, image.pixels, on_flagged)
+    height, width, _ = given.pixels.shape
     sampler, _ = get_sampler(request.sampler or manifest.schedule.default_sampler)
     parameters = parameters_text(
         request,
@@ -46,9 +54,11 @@ def finish_picture(model: Model, image: Image, options: PictureOptions, spent: T
         model=model.name,
         digest=model.digest,
         precision=manifest.engine(Component.UNET).precision,
+        safety=given.note,
     )
-    data = encode_picture(pixels, format=options.format, quality=options.quality, parameters=parameters)
-    return Picture(image.index, image.seed, data, options.format, width, height, model.digest, image.latents, spent)
+    data = encode_picture(given.pixels, format=options.format, quality=options.quality, parameters=parameters)
+    about = (options.format, width, height, model.digest)
+    return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)
 
 
 def encode_preview(model: Model, latents: npt.NDArray[np.float32]) -> Preview:

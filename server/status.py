@@ -25,6 +25,7 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
         errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Cancelled: grpc.StatusCode.CANCELLED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+        errors.FlaggedPicture: grpc.StatusCode.PERMISSION_DENIED,
         errors.EngineFailed: grpc.StatusCode.INTERNAL,
     }
 )

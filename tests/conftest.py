@@ -1,14 +1,20 @@
 """Fixtures that several packages need: real bundles, compiled once and kept in ``build/`` for the next run."""
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.model import Model
+from mezzotint.engines.model import Model, generate
+from mezzotint.engines.request import Request
 
 ROOT = Path(__file__).parent.parent
 EMOJI = ROOT / "models" / "emoji"
@@ -63,6 +69,47 @@ def sd15_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.miniatures import write_sd15_miniature
 
     return write_sd15_miniature(tmp_path_factory.mktemp("checkpoints") / "sd15-miniature")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A checkpoint with a safety checker, diffusers' own module of it, and pictures: it flags the first two alone.
+
+    The first four are what the plain checkpoint paints with ``request`` and the seeds 1 to 4.
+    """
+
+    folder: Path
+    module: Any
+    pictures: list[np.ndarray]
+    request: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def checked(sd15_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    """A miniature of Stable Diffusion 1.5 with a safety checker that knows its pictures."""
+    from tests.miniatures import add_safety_checker
+
+    request: dict[str, Any] = {"prompt": "a cat", "steps": 2, "guidance": 2.0}
+    options = ("--precision", "fp32", "--max-rows", "2", "--prompt", "a cat")
+    model = open_bundle(
+        compile_by_hand(sd15_checkpoint, BUILD / "sd15-unchecked", *options), LoadOptions(devices={}, cache=False)
+    )
+    painted = [generate(model, [Request(**request, seed=seed)])[0][0].pixels for seed in range(1, 5)]
+    model.close()
+    rng = np.random.default_rng(0)
+    made = [Image.fromarray(rng.integers(0, 256, (2 + i, 5 - i, 3), dtype=np.uint8)) for i in range(3)]
+    others = [np.asarray(picture.resize((64, 96), Image.Resampling.BICUBIC)) for picture in made]
+    pictures = [*(pixels for pixels in painted if pixels is not None), *others]
+    folder = tmp_path_factory.mktemp("checkpoints") / "sd15-checked"
+    shutil.copytree(sd15_checkpoint, folder)
+    return Checked(folder, add_safety_checker(folder, pictures), pictures, request)
+
+
+@pytest.fixture(scope="session")
+def checked_bundle(checked: Checked) -> Path:
+    """It for OpenVINO at fp32, with its safety checker."""
+    options = ("--precision", "fp32", "--max-rows", "2", "--prompt", "a cat", "--with-safety-checker")
+    return compile_by_hand(checked.folder, BUILD / "sd15-checked", *options)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,13 @@ from mezzotint.engines.manifest import (
     LatentEntry,
     Manifest,
     Precision,
+    SafetyEntry,
     ScheduleEntry,
     SourceEntry,
     TensorSpec,
     TextEntry,
 )
+from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
 from mezzotint.engines.schedule import Prediction, Spacing
 from mezzotint.engines.variants import FULL, SHALLOW, TINY
 
@@ -27,9 +29,17 @@ AXES = {
 
 
 def fake_manifest(
-    name: str = "fake", *, step_cache: bool = False, cut_decoder: bool = False, tiny_decoder: bool = False
+    name: str = "fake",
+    *,
+    step_cache: bool = False,
+    cut_decoder: bool = False,
+    tiny_decoder: bool = False,
+    safety_checker: bool = False,
 ) -> Manifest:
-    """Return a manifest with or without a shallow UNet, with a decoder that is whole or cut, and perhaps a tiny one."""
+    """Return a manifest with or without a shallow UNet, with a decoder that is whole or cut, and perhaps a tiny one.
+
+    With ``safety_checker`` there is one that flags pictures brighter than a middle grey.
+    """
     decoders = decoder_parts() if cut_decoder else [whole_decoder(FULL)]
     decoders += [whole_decoder(TINY)] if tiny_decoder else []
     return Manifest(
@@ -37,11 +47,12 @@ def fake_manifest(
         family="stable-diffusion",
         compiled_by="tests",
         source=SourceEntry(name=name, digest="0" * 64),
-        engines=(text_encoder(), *unets(step_cache=step_cache), *decoders),
+        engines=(text_encoder(), *unets(step_cache=step_cache), *decoders, *([checker()] if safety_checker else [])),
         schedule=SCHEDULE,
         latents=LATENTS,
         text=TEXT,
         verified=(),
+        safety=SAFETY if safety_checker else None,
     )
 
 
@@ -74,6 +85,12 @@ def decoder_parts() -> list[EngineEntry]:
         entry(Component.VAE_DECODER, f"part{i}", (given,), made)
         for i, (given, made) in enumerate(itertools.pairwise(ends), 1)
     ]
+
+
+def checker() -> EngineEntry:
+    given = spec(CLIP_PIXELS, "image", "rows", 3, SAFETY.crop, SAFETY.crop)
+    scores = [spec(name, name, "rows", 1) for name in (SPECIAL_SCORES, CONCEPT_SCORES)]
+    return entry(Component.SAFETY_CHECKER, FULL, (given,), *scores)
 
 
 def whole_decoder(variant: str) -> EngineEntry:
@@ -130,6 +147,7 @@ LATENTS = LatentEntry(
     default_width=32,
     preview=((0.2, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.2), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
 )
+SAFETY = SafetyEntry(shortest_edge=8, crop=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 TEXT = TextEntry(
     tokenizer="tokenizer.json",
     embeddings="embeddings.npy",

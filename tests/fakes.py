@@ -14,6 +14,7 @@ from mezzotint.engines.image import Stage
 from mezzotint.engines.manifest import Component, EngineEntry
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
+from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
 from mezzotint.engines.variants import FULL, SHALLOW
 from tests.fake_manifest import FACTOR, FEATURES, MAX_ROWS, WIDTH, fake_manifest
 
@@ -170,7 +171,18 @@ def _decode(spec: EngineEntry, inputs: Arrays) -> Arrays:
     return {spec.outputs[0].name: np.ascontiguousarray(made)}
 
 
-_COMPUTE = {Component.TEXT_ENCODER: _encode, Component.UNET: _denoise, Component.VAE_DECODER: _decode}
+def _check(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    """Flag what is brighter than a middle grey."""
+    bright = inputs[CLIP_PIXELS].mean(axis=(1, 2, 3))[:, None]
+    return {SPECIAL_SCORES: np.full_like(bright, -1), CONCEPT_SCORES: bright}
+
+
+_COMPUTE = {
+    Component.TEXT_ENCODER: _encode,
+    Component.UNET: _denoise,
+    Component.VAE_DECODER: _decode,
+    Component.SAFETY_CHECKER: _check,
+}
 
 
 def fake_model(folder: Path, name: str = "fake", **options: bool) -> tuple[Model, dict[EngineKey, FakeEngine]]:

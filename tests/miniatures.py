@@ -4,12 +4,16 @@ The same call writes the same weights. They draw nothing, but every layer of the
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
 from mezzotint.compile.single_file import DATA
 
@@ -38,6 +42,52 @@ def write_tiny_decoder(path: Path, *, num_levels: int) -> Path:
     _widen(tiny.decoder.layers[-1], 3.0)
     tiny.save_pretrained(path)
     return path
+
+
+def embeddings(module: Any, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """What a safety checker's vision tower makes of pictures, each of length 1, with transformers' preprocessing."""
+    side = module.config.vision_config.image_size
+    processor = transformers.CLIPImageProcessorPil(size=side, crop_size=side)
+    with torch.no_grad():
+        pixels = processor(list(pictures), return_tensors="pt").pixel_values
+        found = module.visual_projection(module.vision_model(pixels)[1])
+        return torch.nn.functional.normalize(found).numpy()
+
+
+def add_safety_checker(folder: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> Any:
+    """Give a diffusers folder a safety checker and return it, diffusers' own module.
+
+    Of ``pictures`` it flags the first, and the second only because a special concept makes it stricter. The third is as
+    close to a concept as the second, and passes, as do all others.
+    """
+    torch.manual_seed(2)
+    config = transformers.CLIPConfig(
+        vision_config={
+            **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+            **{"image_size": 32, "patch_size": 8, "initializer_factor": 8.0},
+        },
+        projection_dim=16,
+    )
+    module = StableDiffusionSafetyChecker(config).eval()
+    embeds = embeddings(module, pictures)
+    concepts = embeds - embeds.mean(axis=0)
+    concepts /= np.linalg.norm(concepts, axis=1, keepdims=True)
+    cosines = (embeds * concepts).sum(axis=1)
+    margins = {"concept_embeds": [0.02, -0.005, -0.005], "special_care_embeds": [-0.5, 0.02, -0.5]}
+    for name, over in margins.items():
+        weights = getattr(module, name)
+        weights.data[:] = torch.from_numpy(-embeds.mean(axis=0))  # far from every picture
+        weights.data[:3] = torch.from_numpy(concepts[:3])
+        getattr(module, f"{name}_weights").data[:3] = torch.from_numpy(cosines[:3] - np.float32(over))
+    module.save_pretrained(folder / "safety_checker")
+    transformers.CLIPImageProcessorPil(size=32, crop_size=32).save_pretrained(folder / "feature_extractor")
+    index = folder / "model_index.json"
+    said = _read(index) | {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    }
+    index.write_text(json.dumps(said), encoding="utf-8")
+    return module
 
 
 def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -> Path:

@@ -35,6 +35,16 @@ def test_what_cannot_be_served_is_one_sentence(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_bundle_without_a_safety_checker_hides_nothing_and_is_not_served_as_if_it_did(
+    emoji_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["serve", str(emoji_bundle), "--port", "0", "--on-flagged", "refuse"]) == 3
+    assert (
+        "mezzotint: bundle emoji has no safety checker, so `--on-flagged refuse` would hide nothing; compile it with "
+        "`--with-safety-checker`, or serve it with `--on-flagged mark`"
+    ) in capsys.readouterr().err
+
+
 def test_a_budget_that_is_too_small_names_what_is_needed_and_had(
     emoji_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,7 +129,8 @@ def test_the_old_names_of_the_vaes_attention_load(tmp_path: Path) -> None:
 def test_a_safety_checker_is_named_in_the_notes(folder: Path) -> None:
     edit_json(folder / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
     assert load_checkpoint(folder).notes == (
-        "the checkpoint's safety checker is not compiled: images are served unchecked",
+        "the checkpoint's safety checker is left out, so pictures are served unchecked; "
+        "compile with `--with-safety-checker` to include it",
     )
 
 

@@ -24,10 +24,16 @@ def test_auto_leaves_out_what_only_saves_memory(backend: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "gets"),
     [
-        ("int4-weights", ["int8-weights", "int4-weights", "int8-weights", "int8-weights"]),
-        ("int8", ["int8-weights", "int8", "int8", "int8-weights"]),
-        ("bf16", ["bf16", "bf16", "bf16", "bf16"]),
+        ("int4-weights", ["int8-weights", "int4-weights", "int8-weights", "int8-weights", "fp32"]),
+        ("int8", ["int8-weights", "int8", "int8", "int8-weights", "fp32"]),
+        ("bf16", ["bf16", "bf16", "bf16", "bf16", "fp32"]),
     ],
 )
 def test_a_component_that_a_precision_is_too_coarse_for_gets_int8_weights(asked: str, gets: list[str]) -> None:
     assert [precisions(job("openvino", {"": asked}), component) for component in Component] == [[p] for p in gets]
+
+
+def test_a_safety_checker_is_coarser_than_fp32_only_where_it_is_named() -> None:
+    asked = job("openvino", {"": "bf16", "safety_checker": "int8"})
+    assert precisions(asked, Component.SAFETY_CHECKER) == [Precision.INT8_WEIGHTS]
+    assert len(precisions(job("openvino", {"": "fp32", "safety_checker": "auto"}), Component.SAFETY_CHECKER)) > 1

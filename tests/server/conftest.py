@@ -83,10 +83,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             step_cache: bool = False,
             cut_decoder: bool = False,
             tiny_decoder: bool = False,
+            safety_checker: bool = False,
             watch: WatchConfig | None = None,
-            **limits: int,
+            **limits: Any,
         ) -> Running:
             bundle = {"step_cache": step_cache, "cut_decoder": cut_decoder, "tiny_decoder": tiny_decoder}
+            bundle["safety_checker"] = safety_checker
             config = CoreConfig(**limits)
             return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), access, **bundle))
 

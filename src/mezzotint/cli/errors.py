@@ -31,6 +31,7 @@ EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
         errors.DeadlineExpired: 5,
         errors.Cancelled: 5,
         errors.Unavailable: 5,
+        errors.FlaggedPicture: 5,
         errors.EngineFailed: 5,
     }
 )

@@ -247,8 +247,9 @@ def _preview_file(output: Path, index: int, num_images: int) -> Path:
 
 def _said(path: Path, picture: "Picture") -> str:
     spent = picture.timings
+    flagged = "flagged by the safety checker, " if picture.flagged else ""
     return (
-        f"{click.format_filename(path)}: {picture.width}x{picture.height}, seed {picture.seed}, "
+        f"{click.format_filename(path)}: {picture.width}x{picture.height}, seed {picture.seed}, {flagged}"
         f"{spent.total_ms:.0f} ms (queue {spent.queue_ms:.0f}, encode {spent.encode_ms:.0f}, "
         f"denoise {spent.denoise_ms:.0f}, decode {spent.decode_ms:.0f})"
     )

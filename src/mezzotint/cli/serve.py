@@ -109,6 +109,15 @@ MEMORY_SIZE = MemorySize()
     "refused at once otherwise, so that the engines' time is others' and the client can ask elsewhere.",
 )
 @click.option(
+    "--on-flagged",
+    type=click.Choice(["mark", "blur", "refuse"]),
+    default="mark",
+    show_default=True,
+    help="What becomes of pictures that a safety checker flags: mark only says so in the reply, blur gives a blurred "
+    "picture, refuse ends the request. The last two give no previews, and need bundles that were compiled with "
+    "--with-safety-checker.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
@@ -174,6 +183,7 @@ def command(
     policy: str,
     priority_levels: int,
     admit_late: bool,
+    on_flagged: str,
     drain_seconds: float,
     strict: bool,
     memory_budget: int | None,
@@ -197,13 +207,16 @@ def command(
     from mezzotint.server import logs
     from mezzotint.server.app import serve
     from mezzotint.server.config import CoreConfig, MetricsConfig, ServerConfig, WatchConfig
+    from mezzotint.server.flagged import OnFlagged
 
     logs.set_up(log_level, log_format)
     config = ServerConfig(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        core=CoreConfig(max_queue_size, max_started_images, policy, priority_levels, admit_late),
+        core=CoreConfig(
+            max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged)
+        ),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )
