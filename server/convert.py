@@ -162,7 +162,7 @@ def model_info_of(model: Model) -> pb.ModelInfo:
 
 def _image_of(event: Picture) -> pb.ImageResult:
     spent = event.timings
-    return pb.ImageResult(
+    image = pb.ImageResult(
         image_index=event.image_index,
         seed=event.seed,
         data=event.data,
@@ -171,7 +171,6 @@ def _image_of(event: Picture) -> pb.ImageResult:
         height=event.height,
         engine_digest=event.digest,
         latents=None if event.latents is None else tensor_of(event.latents),
-        flagged=event.flagged,
         timings=pb.Timings(
             queue_ms=spent.queue_ms,
             encode_ms=spent.encode_ms,
@@ -180,6 +179,9 @@ def _image_of(event: Picture) -> pb.ImageResult:
             total_ms=spent.total_ms,
         ),
     )
+    if event.flagged is not None:
+        image.flagged = event.flagged
+    return image
 
 
 def _is_id(text: str) -> bool:
