@@ -214,9 +214,7 @@ def command(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        core=CoreConfig(
-            max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged)
-        ),
+        core=CoreConfig(max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged)),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
     )
