@@ -56,7 +56,7 @@ def test_a_minute_of_bad_company_ends_every_request_as_meant(
     assert "verdict" in capsys.readouterr().out
     details = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))["details"]
     assert {kind.split(":")[0] for kind in details["requests"]} >= {"picture", "taken back", "too late", "broken"}
-    assert {kind.split(": ")[1] for kind in details["requests"]} == {"as meant"}
+    assert [kind for kind in details["requests"] if ": as meant" not in kind or "but for" in kind] == []
     assert len(details["samples"]) > 40
     _, _, files, threads = zip(*details["samples"], strict=True)
     assert files[-1] < files[len(files) // 2] + 20
