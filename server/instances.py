@@ -27,6 +27,21 @@ class Instances:
         """The requests that have not ended."""
         return sum(core.num_open for core in self._cores)
 
+    @property
+    def num_waiting(self) -> int:
+        """The images that wait to be started."""
+        return sum(core.num_waiting for core in self._cores)
+
+    @property
+    def num_started(self) -> int:
+        """The images in the making."""
+        return sum(core.num_started for core in self._cores)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether all of the loops' threads run."""
+        return all(core.is_alive for core in self._cores)
+
     def submit(self, request: Any, **options: Any) -> Handle:
         """Take a request in where it waits least by prediction. Takes and raises what ``Core.submit`` does."""
         return min(self._cores, key=lambda core: (core.seconds_left, core.num_open)).submit(request, **options)

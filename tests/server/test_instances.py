@@ -55,6 +55,7 @@ def test_a_request_goes_to_the_instance_that_has_least_to_do(pair: Pair) -> None
     pair.submit("behind the short one", steps=2)
     assert [core.num_open for core in pair.cores] == [1, 2]
     assert pair.instances.num_open == 3
+    assert (pair.instances.num_started, pair.instances.num_waiting) == (2, 1)
     for unet in pair.unets:
         unet.release()
     assert all(isinstance(ending, Finished) for ending in pair.endings(3))
@@ -78,3 +79,9 @@ def test_all_are_drained_and_then_take_nothing_more(pair: Pair) -> None:
     assert all(isinstance(ending, Finished) for ending in pair.endings(4))
     with pytest.raises(Unavailable, match="the server is stopping"):
         pair.submit("late", steps=3)
+
+
+def test_they_live_as_long_as_each_of_them_does(pair: Pair) -> None:
+    assert pair.instances.is_alive
+    pair.cores[1].close()
+    assert not pair.instances.is_alive
