@@ -23,7 +23,7 @@ from mezzotint.cli.errors import run
 from mezzotint.cli.scrape import Between, Sample, Snapshot, metrics_url, read
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.proto import mezzotint_pb2 as pb
-from tests.cli.conftest import started
+from tests.cli.conftest import log_of, started
 from tests.server.scraping import Scrape, get, scrape
 
 ROOT = Path(__file__).parents[2]
@@ -42,18 +42,20 @@ class Observed:
     scraped: Scrape
 
     def logged(self, about: str) -> dict[str, Any]:
-        """The next line of its log that says so."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if about in line:
-                found: dict[str, Any] = json.loads(line)
-                return found
+        """The line of its log that says so, once it is there."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            for line in log_of(self.process).splitlines():
+                if about in line:
+                    found: dict[str, Any] = json.loads(line)
+                    return found
+            time.sleep(0.02)
         raise AssertionError(f"no line is about {about}")
 
 
 @pytest.fixture(scope="module")
 def observed(emoji_bundle: Path) -> Iterator[Observed]:
-    with started(emoji_bundle, "--metrics-port", "0", "--log-format", "json") as (process, address):
+    with started(emoji_bundle, "--log-format", "json") as (process, address):
         server = Observed(process, address, 0, Scrape(""))
         server.port = int(server.logged("metrics on")["message"].rpartition(":")[2].removesuffix("/metrics"))
         with Client(address) as client:
