@@ -142,10 +142,18 @@ def test_prometheus_asks_the_port_that_the_server_answers_on_and_grafana_asks_pr
     from mezzotint.cli.serve import command
 
     (port,) = [param.default for param in command.params if param.name == "metrics_port"]
-    configs = {name: yaml.safe_load(config["content"]) for name, config in COMPOSE["configs"].items()}
+    texts = {
+        name: config.get("content") or (ROOT / config["file"]).read_text(encoding="utf-8")
+        for name, config in COMPOSE["configs"].items()
+    }
+    configs = {name: yaml.safe_load(text) for name, text in texts.items()}
     (job,) = configs["prometheus"]["scrape_configs"]
     assert job["static_configs"] == [{"targets": [f"mezzotint:{port}"]}]
     assert configs["datasource"]["datasources"][0]["url"] == "http://prometheus:9090"
+    targets = {config["source"]: config["target"] for config in COMPOSE["services"]["grafana"]["configs"]}
+    (provider,) = configs["dashboards"]["providers"]
+    assert targets["dashboard"].startswith(f"{provider['options']['path']}/")
+    assert configs["dashboard"]["title"] == "Mezzotint"
     assert COMPOSE["services"]["mezzotint"]["environment"]["MEZZOTINT_SERVE_METRICS_HOST"] == "0.0.0.0"
     for service in COMPOSE["services"].values():
         assert {config["source"] for config in service.get("configs", [])} <= set(configs)
