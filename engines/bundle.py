@@ -66,6 +66,11 @@ class Loading:
     wanted: Mapping[Path, Mapping[EngineKey, Wanted]]
     shapes: CompiledShapes | None = None
 
+    def num_bytes(self, *, packed: bool | None = None) -> int:
+        """Return the predicted bytes of all engines, or of those that do or do not pack weights for each shape."""
+        engines = (engine for own in self.wanted.values() for engine in own.values())
+        return sum(e.num_bytes(e.counts) for e in engines if packed in (None, e.packs_each_shape))
+
 
 def parse_devices(text: str) -> dict[str, str]:
     """Read ``cpu`` or ``text_encoder=cpu,unet=gpu``; ``text`` and ``vae`` are short names. Raises BundleError."""
@@ -80,24 +85,39 @@ def parse_devices(text: str) -> dict[str, str]:
     return devices
 
 
-def plan_loading(folders: Sequence[Path], options: LoadOptions) -> Loading:
-    """Decide the row counts of the engines of all bundles that one process loads, so that they fit its memory budget.
+def plan_loading(
+    folders: Sequence[Path], options: LoadOptions, has_bytes: int | None = None, shapes: CompiledShapes | None = None
+) -> Loading:
+    """Decide the row counts of all engines of bundles that are loaded together, so that they fit the memory budget.
+
+    Args:
+        folders: the bundles.
+        options: how to load them.
+        has_bytes: what the process takes without them; what it takes now, by default.
+        shapes: where engines keep compiled shapes; a place of these bundles' own, by default.
 
     Raises:
-        BundleError: a bundle is missing, was made for another runtime, or has no room in the budget.
+        BundleError: a bundle is missing or was made for another runtime.
+        OverMemoryBudget: they have no room in the budget.
     """
-    wanted = {folder: _wanted(folder, read_manifest(folder), options) for folder in folders}
+    wanted = {folder: wanted_engines(folder, options) for folder in folders}
     if options.memory_budget is None:
         return Loading(wanted)
-    has_bytes = resident_bytes() + RESERVED_BYTES
+    if has_bytes is None:
+        has_bytes = process_bytes()
     engines = [engine for own in wanted.values() for engine in own.values()]
     counts = iter(fit(engines, has_bytes, options.memory_budget))
     fitted = {
         folder: {key: replace(engine, counts=next(counts)) for key, engine in own.items()}
         for folder, own in wanted.items()
     }
-    others = sum(e.num_bytes(e.counts) for own in fitted.values() for e in own.values() if not e.packs_each_shape)
-    return Loading(fitted, CompiledShapes(options.memory_budget - has_bytes - others))
+    room = options.memory_budget - has_bytes - Loading(fitted).num_bytes(packed=False)
+    return Loading(fitted, CompiledShapes(room) if shapes is None else shapes)
+
+
+def process_bytes() -> int:
+    """Return what this process takes now, with what making pictures takes beside the engines."""
+    return resident_bytes() + RESERVED_BYTES
 
 
 def open_bundle(folder: Path, options: LoadOptions, loading: Loading | None = None) -> Model:
@@ -185,11 +205,12 @@ def served_entries(manifest: Manifest) -> tuple[EngineEntry, ...]:
     return entries
 
 
-def _wanted(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Wanted]:
+def wanted_engines(folder: Path, options: LoadOptions) -> dict[EngineKey, Wanted]:
     """Return the served engines of a bundle and the row counts that gain something on this host.
 
     Raises BundleError where one is missing or was made for another runtime.
     """
+    manifest = read_manifest(folder)
     curves = curve_files(file_digest(folder / MANIFEST), manifest, options) if options.cache else {}
     found = {}
     for given in served_entries(manifest):

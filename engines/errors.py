@@ -69,6 +69,14 @@ class BundleError(MezzotintError):
     """A bundle is missing, damaged, or made for another runtime."""
 
 
+class OverMemoryBudget(BundleError):
+    """A bundle has no room in the memory budget, whatever idle ones leave; the message names bytes needed and had."""
+
+
+class LoadingOff(MezzotintError):
+    """The server was not told from where it may load bundles."""
+
+
 class CredentialsError(MezzotintError):
     """A certificate, a key or a file of tokens is missing or cannot be used."""
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
@@ -16,6 +16,15 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _inside(name: str) -> str:
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} is no path inside the bundle")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
 
 
 class Component(StrEnum):
@@ -98,7 +107,7 @@ class EngineEntry(_Strict):
     flavour: str = ""
     device: str
     precision: Precision
-    files: dict[str, Sha256]
+    files: dict[FileName, Sha256]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     axes: dict[str, AxisRange]
@@ -176,14 +185,14 @@ class LatentEntry(_Strict):
 class TextEntry(_Strict):
     """The prompt's way in: files of the bundle, and the special tokens."""
 
-    tokenizer: str
-    embeddings: str
+    tokenizer: FileName
+    embeddings: FileName
     max_tokens: int
     width: int
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
-    files: dict[str, Sha256]
+    files: dict[FileName, Sha256]
 
 
 class SafetyEntry(_Strict):

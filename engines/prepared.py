@@ -6,7 +6,7 @@ Imports the manifest and rows alone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mezzotint.engines.errors import BundleError
+from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import Component, EngineEntry
 from mezzotint.engines.memory import size_text
 from mezzotint.engines.rows import knee, split_rows
@@ -45,6 +45,10 @@ class Wanted:
         """Return the predicted bytes of these row counts together."""
         each = self.shape_bytes()
         return (sum if self.packs_each_shape else max)(each[count] for count in counts)
+
+    def least_bytes(self) -> int:
+        """Return the predicted bytes of the one row count that any call can be split into."""
+        return self.num_bytes((min(self.counts),))
 
     def call_ms(self, num_rows: int, counts: Sequence[int]) -> float:
         """Return the milliseconds of a call that is split over these row counts; 0 where they were not measured."""
@@ -86,12 +90,12 @@ def fit(wanted: Sequence[Wanted], has_bytes: int, budget_bytes: int) -> list[tup
         budget_bytes: what it may take.
 
     Raises:
-        BundleError: even one row count of each engine does not fit.
+        OverMemoryBudget: even one row count of each engine does not fit.
     """
     chosen: list[tuple[int, ...]] = [(min(engine.counts),) for engine in wanted]
-    taken = has_bytes + sum(engine.num_bytes(counts) for engine, counts in zip(wanted, chosen, strict=True))
+    taken = has_bytes + sum(engine.least_bytes() for engine in wanted)
     if taken > budget_bytes:
-        raise BundleError(
+        raise OverMemoryBudget(
             f"memory budget {size_text(budget_bytes)}: one row count of each engine needs {size_text(taken)}, "
             f"{size_text(has_bytes)} of it before any is loaded; allow that much, or serve fewer bundles or a bundle "
             "of a lower precision"

@@ -36,6 +36,10 @@ class CompiledShapes:
         self._uses: dict[object, Uses] = {}
         self._lock = threading.Lock()
 
+    def limit(self, num_bytes: int) -> None:
+        """Change the limit; what is over it goes when the next shapes come."""
+        self._limit = num_bytes
+
     @property
     def num_bytes(self) -> int:
         """What is kept, claimed room included."""

@@ -20,7 +20,17 @@ from mezzotint.proto.client import DEFAULT_TARGET
 from mezzotint.proto.connection import Security, connection
 from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
-from mezzotint.proto.results import Collector, Event, ModelInfo, Progress, Result, event_of, model_of
+from mezzotint.proto.results import (
+    Collector,
+    Event,
+    LoadedModel,
+    ModelInfo,
+    Progress,
+    Result,
+    event_of,
+    loaded_of,
+    model_of,
+)
 from mezzotint.proto.retries import Attempts
 
 
@@ -144,9 +154,21 @@ class AsyncClient:
 
     async def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""
+        response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), self._timeout)
+        return [model_of(model) for model in response.models]
+
+    async def load_model(self, bundle: str, *, timeout: float | None = None) -> LoadedModel:
+        """Have a bundle loaded: ``Client.load_model`` for asyncio. Raises MezzotintClientError."""
+        return loaded_of(await self._call(self._stub.LoadModel, pb.LoadModelRequest(bundle=bundle), timeout))
+
+    async def unload_model(self, name: str, *, timeout: float | None = None) -> None:
+        """Have a model unloaded: ``Client.unload_model`` for asyncio. Raises MezzotintClientError."""
+        await self._call(self._stub.UnloadModel, pb.UnloadModelRequest(name=name), timeout)
+
+    async def _call(self, method: Any, message: Any, timeout: float | None) -> Any:
         try:
-            asked = pb.ListModelsRequest()
-            response = await self._stub.ListModels(asked, timeout=self._timeout, metadata=self._metadata)
+            return await method(
+                message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None
-        return [model_of(model) for model in response.models]

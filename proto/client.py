@@ -18,7 +18,17 @@ from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
 from mezzotint.proto.connection import Security, connection
 from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
-from mezzotint.proto.results import Collector, Event, ModelInfo, Progress, Result, event_of, model_of
+from mezzotint.proto.results import (
+    Collector,
+    Event,
+    LoadedModel,
+    ModelInfo,
+    Progress,
+    Result,
+    event_of,
+    loaded_of,
+    model_of,
+)
 from mezzotint.proto.retries import Attempts
 
 DEFAULT_TARGET = "localhost:8001"
@@ -150,8 +160,35 @@ class Client:
 
     def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""
+        response = self._call(self._stub.ListModels, pb.ListModelsRequest(), self._timeout)
+        return [model_of(model) for model in response.models]
+
+    def load_model(self, bundle: str, *, timeout: float | None = None) -> LoadedModel:
+        """Have the server load a bundle of its model repository, and wait until it is served.
+
+        Where one of its name is served, it takes the place of that, without any request lost.
+
+        Args:
+            bundle: the name of the bundle's folder in the repository.
+            timeout: seconds to wait; the server loads it all the same.
+
+        Raises:
+            MezzotintClientError: there is no server, it has no such bundle or no room for it, or it may load none.
+        """
+        return loaded_of(self._call(self._stub.LoadModel, pb.LoadModelRequest(bundle=bundle), timeout))
+
+    def unload_model(self, name: str, *, timeout: float | None = None) -> None:
+        """Have the server unload a model, and wait until it has finished what it accepted and its memory is given back.
+
+        Raises:
+            MezzotintClientError: there is no server, or no model of that name, or it may unload none.
+        """
+        self._call(self._stub.UnloadModel, pb.UnloadModelRequest(name=name), timeout)
+
+    def _call(self, method: Any, message: Any, timeout: float | None) -> Any:
         try:
-            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout, metadata=self._metadata)
+            return method(
+                message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None
-        return [model_of(model) for model in response.models]

@@ -12,10 +12,23 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_PNG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_JPEG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_WEBP: _ClassVar[ImageFormat]
+
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_READY: _ClassVar[ModelState]
+    MODEL_STATE_LOADING: _ClassVar[ModelState]
+    MODEL_STATE_UNLOADING: _ClassVar[ModelState]
+    MODEL_STATE_UNAVAILABLE: _ClassVar[ModelState]
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_WEBP: ImageFormat
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_READY: ModelState
+MODEL_STATE_LOADING: ModelState
+MODEL_STATE_UNLOADING: ModelState
+MODEL_STATE_UNAVAILABLE: ModelState
 
 class Tensor(_message.Message):
     __slots__ = ("shape", "data")
@@ -185,8 +198,32 @@ class ListModelsResponse(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
+class LoadModelRequest(_message.Message):
+    __slots__ = ("bundle",)
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    def __init__(self, bundle: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("model", "replaced_digest")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    model: ModelInfo
+    replaced_digest: str
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., replaced_digest: _Optional[str] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "family", "width", "height", "size_multiple", "max_rows", "samplers", "default_sampler", "max_tokens", "engines")
+    __slots__ = ("name", "digest", "family", "width", "height", "size_multiple", "max_rows", "samplers", "default_sampler", "max_tokens", "engines", "state", "reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +235,8 @@ class ModelInfo(_message.Message):
     DEFAULT_SAMPLER_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     family: str
@@ -209,7 +248,9 @@ class ModelInfo(_message.Message):
     default_sampler: str
     max_tokens: int
     engines: _containers.RepeatedCompositeFieldContainer[EngineInfo]
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., family: _Optional[str] = ..., width: _Optional[_Union[SizeRange, _Mapping]] = ..., height: _Optional[_Union[SizeRange, _Mapping]] = ..., size_multiple: _Optional[int] = ..., max_rows: _Optional[int] = ..., samplers: _Optional[_Iterable[str]] = ..., default_sampler: _Optional[str] = ..., max_tokens: _Optional[int] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ...) -> None: ...
+    state: ModelState
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., family: _Optional[str] = ..., width: _Optional[_Union[SizeRange, _Mapping]] = ..., height: _Optional[_Union[SizeRange, _Mapping]] = ..., size_multiple: _Optional[int] = ..., max_rows: _Optional[int] = ..., samplers: _Optional[_Iterable[str]] = ..., default_sampler: _Optional[str] = ..., max_tokens: _Optional[int] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class SizeRange(_message.Message):
     __slots__ = ("min", "default", "max")

@@ -24,6 +24,16 @@ class MezzotintStub(object):
                 request_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsResponse.FromString,
                 )
+        self.LoadModel = channel.unary_unary(
+                '/mezzotint.v1.Mezzotint/LoadModel',
+                request_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelResponse.FromString,
+                )
+        self.UnloadModel = channel.unary_unary(
+                '/mezzotint.v1.Mezzotint/UnloadModel',
+                request_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelResponse.FromString,
+                )
 
 
 class MezzotintServicer(object):
@@ -37,7 +47,23 @@ class MezzotintServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the bundles that this server serves, and what each was built for.
+        """Lists the bundles that this server serves, what each was built for, and whether it is ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a bundle from the server's model repository, runs each of its engines once, and serves it under its own name.
+        Where that name is served already, the new version is loaded beside the old one and takes the requests that come
+        then; the old one finishes what it has accepted and is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model out: answers when it has finished what it accepted and its memory is given back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -55,6 +81,16 @@ def add_MezzotintServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsRequest.FromString,
                     response_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelRequest.FromString,
+                    response_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelRequest.FromString,
+                    response_serializer=mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,5 +133,39 @@ class Mezzotint(object):
         return grpc.experimental.unary_unary(request, target, '/mezzotint.v1.Mezzotint/ListModels',
             mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsRequest.SerializeToString,
             mezzotint_dot_proto_dot_mezzotint__pb2.ListModelsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/mezzotint.v1.Mezzotint/LoadModel',
+            mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelRequest.SerializeToString,
+            mezzotint_dot_proto_dot_mezzotint__pb2.LoadModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/mezzotint.v1.Mezzotint/UnloadModel',
+            mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelRequest.SerializeToString,
+            mezzotint_dot_proto_dot_mezzotint__pb2.UnloadModelResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -22,6 +22,12 @@ FORMATS = {
 }
 """The picture formats by the names that the client takes."""
 
+_STATES = {
+    pb.MODEL_STATE_LOADING: "loading",
+    pb.MODEL_STATE_UNLOADING: "unloading",
+    pb.MODEL_STATE_UNAVAILABLE: "unavailable",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -155,7 +161,10 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A served bundle, and what it was built for."""
+    """A version of a served bundle, named by its digest, and what it was built for.
+
+    ``state`` is ``ready``, ``loading``, ``unloading`` or ``unavailable``; ``reason`` may say why it is not ready.
+    """
 
     name: str
     digest: str
@@ -168,6 +177,16 @@ class ModelInfo:
     default_sampler: str
     max_tokens: int
     engines: tuple[EngineInfo, ...]
+    state: str = "ready"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A bundle that the server has loaded, and the digest of the version that it replaced, if there was one."""
+
+    model: ModelInfo
+    replaced_digest: str
 
 
 def event_of(message: pb.GenerateEvent) -> Event | None:
@@ -207,7 +226,14 @@ def model_of(message: pb.ModelInfo) -> ModelInfo:
         default_sampler=message.default_sampler,
         max_tokens=message.max_tokens,
         engines=tuple(EngineInfo(e.component, e.variant, e.precision, e.backend, e.device) for e in message.engines),
+        state=_STATES.get(message.state, "ready"),  # a server that says none lists what is ready alone
+        reason=message.reason,
     )
+
+
+def loaded_of(message: pb.LoadModelResponse) -> LoadedModel:
+    """Return what a message says was loaded."""
+    return LoadedModel(model_of(message.model), message.replaced_digest)
 
 
 class Collector:

@@ -17,17 +17,22 @@ from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import CoreConfig, ServerConfig
+from mezzotint.server.config import CoreConfig, LifecycleConfig, ServerConfig
 from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
+from mezzotint.server.health import Failures
+from mezzotint.server.lifecycle import Lifecycle
+from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
+from mezzotint.server.repository import ModelRepository
 from mezzotint.server.service import SERVICE, Service
 from mezzotint.server.watching import watching
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2.0
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 _SMALL_BYTES = 256 << 20  # engines up to this size are compiled two at a time; with larger ones it gains nothing
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -44,19 +49,38 @@ class Server:
         catalog: what it serves.
         observer: hears of its calls.
         access: who may come in, and what a request may ask for.
+        loader: loads what comes later; without one that is nothing.
+        lifecycle: how bundles come and go.
 
     Raises:
         CredentialsError: a file of its front door cannot be used.
+        MezzotintError: its model repository is no folder.
     """
 
-    def __init__(self, catalog: Catalog, observer: Observer | None = None, access: AccessConfig | None = None) -> None:
-        access = access or AccessConfig()
+    def __init__(
+        self,
+        catalog: Catalog,
+        observer: Observer | None = None,
+        access: AccessConfig | None = None,
+        *,
+        loader: Loader | None = None,
+        lifecycle: LifecycleConfig | None = None,
+    ) -> None:
+        access, lifecycle = access or AccessConfig(), lifecycle or LifecycleConfig()
         self.catalog = catalog
-        self.is_ready = False
+        self.lifecycle = Lifecycle(
+            catalog,
+            loader,
+            ModelRepository(lifecycle.model_repository),
+            max_failures=lifecycle.max_failures,
+            on_change=self._say_health,
+        )
+        self._ready = False
+        self._said: set[str] = set()
         self._health = health.aio.HealthServicer()
         self._door = FrontDoor(access, observer)
         self._grpc = grpc.aio.server(options=(*_OPTIONS, *self._door.options), interceptors=self._door.interceptors)
-        self._grpc.add_generic_rpc_handlers((Service(catalog, observer, access).handler(),))
+        self._grpc.add_generic_rpc_handlers((Service(self.lifecycle, observer, access).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
@@ -71,21 +95,28 @@ class Server:
         return found
 
     async def set_ready(self, ready: bool) -> None:
-        """Say SERVING or NOT_SERVING to those who ask for its health."""
-        self.is_ready = ready
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in (health.OVERALL_HEALTH, SERVICE):
-            await self._health.set(service, status)
+        """Say SERVING or NOT_SERVING to those who ask for its health, or for that of a model by its name."""
+        self._ready = ready
+        await self._say_health()
 
     async def stop(self, drain_seconds: float) -> bool:
         """Refuse what is new, finish what was accepted, and stop; returns whether all of it was finished."""
         await self.set_ready(False)
-        cores = self.catalog.cores
-        drained = await asyncio.gather(*(asyncio.to_thread(core.drain, drain_seconds) for core in cores))
-        for core in cores:
-            await asyncio.to_thread(core.close)
+        finished = await self.lifecycle.close(drain_seconds)
         await self._grpc.stop(_STOP_SECONDS)
-        return all(drained)
+        return finished
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests: it has started, and one of its models takes them, or it has none."""
+        names = self.catalog.names
+        return self._ready and (not names or any(map(self.catalog.takes_requests, names)))
+
+    async def _say_health(self) -> None:
+        self._said |= set(self.catalog.names)
+        serving = {name: self._ready and self.catalog.takes_requests(name) for name in self._said}
+        for service, serves in (serving | dict.fromkeys((health.OVERALL_HEALTH, SERVICE), self.is_ready)).items():
+            await self._health.set(service, _SERVING if serves else _NOT_SERVING)
 
 
 async def serve(
@@ -109,19 +140,21 @@ async def serve(
         Unavailable: a port is taken.
         MezzotintError: traces are wanted, and the extra that makes them is not installed.
     """
-    catalog = Catalog(_names(bundles))
+    catalog = Catalog(_names(bundles, config.lifecycle))
     stopping = asyncio.Event()
     with watching(config.watch, catalog) as watch, _stop_on_signal(stopping):
-        server = Server(catalog, watch.observer, config.access)
+
+        def make(folder: Path, loading: Loading, failures: Failures) -> Core:
+            return load_core(folder, load, config.core, loading, watch.observer, failures)
+
+        loader = BundleLoader(load, make)
+        server = Server(catalog, watch.observer, config.access, loader=loader, lifecycle=config.lifecycle)
         port = await server.start(config.host, config.port)
         try:
             watch.listen(lambda: server.is_ready)
-            loading = await asyncio.to_thread(plan_loading, bundles, load)
-            for bundle in bundles:
-                core = await asyncio.to_thread(load_core, bundle, load, config.core, loading, watch.observer)
-                catalog.add(core)
+            await server.lifecycle.start(bundles)
             await server.set_ready(True)
-            logger.info("serving %s on %s:%d", ", ".join(c.model.name for c in catalog.cores), config.host, port)
+            logger.info("serving %s on %s:%d", ", ".join(catalog.names) or "no model", config.host, port)
             if ready is not None:
                 ready(port)
             await stopping.wait()
@@ -137,6 +170,7 @@ def load_core(
     config: CoreConfig,
     loading: Loading | None = None,
     observer: Observer | None = None,
+    failures: Failures | None = None,
 ) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
     check_bundle(read_manifest(bundle), config.on_flagged)
@@ -144,13 +178,13 @@ def load_core(
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
     with opening_bundle(bundle, load, loading) as model:
         model.warm_up(at_once=2 if is_small else 1)
-    core = Core(model, config, observer=observer)
+    core = Core(model, config, observer=observer, on_result=(failures or Failures(0, lambda: None)).note)
     core.warm_up_rest(curve_files(model.digest, model.manifest, load) if load.cache and not load.strict else {})
     return core
 
 
-def _names(bundles: Sequence[Path]) -> list[str]:
-    if not bundles:
+def _names(bundles: Sequence[Path], config: LifecycleConfig) -> list[str]:
+    if not bundles and config.model_repository is None:
         raise BundleError("there is no bundle to serve; name at least one, as `mezzotint compile` wrote it")
     folders: dict[str, Path] = {}
     for bundle in bundles:

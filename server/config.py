@@ -1,6 +1,7 @@
 """How a server is set up; each part gets only its own part. Imports errors and what its fields name."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.access import AccessConfig
@@ -75,6 +76,23 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LifecycleConfig:
+    """What happens to bundles while the server runs.
+
+    Attributes:
+        model_repository: the folder below which clients may have bundles loaded; None is nowhere.
+        max_failures: failed calls of one stage in a row after which a bundle is loaded again; 0 is any number.
+    """
+
+    model_repository: Path | None = None
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        if self.max_failures < 0:
+            raise MezzotintError(f"max_failures={self.max_failures}: must be 0 or more; 0 is any number")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """How a server listens and stops.
 
@@ -85,6 +103,7 @@ class ServerConfig:
         core: the limits of each bundle.
         watch: metrics and traces; nothing by default.
         access: who may come in, and what a request may ask for.
+        lifecycle: how bundles come and go.
     """
 
     host: str = "127.0.0.1"
@@ -93,6 +112,7 @@ class ServerConfig:
     core: CoreConfig = field(default_factory=CoreConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
+    lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= MAX_PORT:

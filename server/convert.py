@@ -4,26 +4,37 @@ import math
 import string
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.model import Model
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.request import Request, pixel_range
 from mezzotint.engines.sampling import SAMPLERS
 from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.catalog import State, Version
 from mezzotint.server.events import Accepted, Picture, Progress
 from mezzotint.server.pictures import PictureOptions
+
+M = TypeVar("M", bound=Message)
 
 _FORMATS = {
     pb.IMAGE_FORMAT_UNSPECIFIED: "png",
     pb.IMAGE_FORMAT_PNG: "png",
     pb.IMAGE_FORMAT_JPEG: "jpeg",
     pb.IMAGE_FORMAT_WEBP: "webp",
+}
+_STATE_CODES = {
+    State.LOADING: pb.MODEL_STATE_LOADING,
+    State.READY: pb.MODEL_STATE_READY,
+    State.UNLOADING: pb.MODEL_STATE_UNLOADING,
+    State.EVICTED: pb.MODEL_STATE_UNAVAILABLE,
+    State.WAKING: pb.MODEL_STATE_LOADING,
+    State.FAILED: pb.MODEL_STATE_UNAVAILABLE,
 }
 _FORMAT_CODES = {name: code for code, name in _FORMATS.items()}
 _MAX_ID_LENGTH = 128
@@ -49,16 +60,23 @@ class Order:
     priority: int
 
 
-def parse_generate(data: bytes, max_bytes: int) -> pb.GenerateRequest | InvalidRequest:
+def parse_as(kind: type[M], data: bytes, max_bytes: int) -> M | InvalidRequest:
     """Read a request's bytes; what is wrong with them is returned, since gRPC would turn an exception into INTERNAL."""
     if len(data) > max_bytes:
         return InvalidRequest(f"the request has {len(data)} bytes; this server takes {max_bytes}, send smaller arrays")
     try:
-        return pb.GenerateRequest.FromString(data)
+        return kind.FromString(data)
     except (DecodeError, UnicodeDecodeError):
         return InvalidRequest(
-            f"the request's {len(data)} bytes are no mezzotint.v1.GenerateRequest with UTF-8 strings; check the client"
+            f"the request's {len(data)} bytes are no {kind.DESCRIPTOR.full_name} with UTF-8 strings; check the client"
         )
+
+
+def parsed(message: M | InvalidRequest) -> M:
+    """Return a message that was read. Raises InvalidRequest where it could not be."""
+    if isinstance(message, InvalidRequest):
+        raise message
+    return message
 
 
 def request_id_of(message: pb.GenerateRequest | InvalidRequest) -> str:
@@ -69,8 +87,7 @@ def request_id_of(message: pb.GenerateRequest | InvalidRequest) -> str:
 
 def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     """Return what a request asks for, with the defaults of ``Request``. Raises InvalidRequest."""
-    if isinstance(message, InvalidRequest):
-        raise message
+    message = parsed(message)
     if message.request_id and not _is_id(message.request_id):
         raise InvalidRequest(
             f"request_id: must be at most {_MAX_ID_LENGTH} letters, digits and -_.:, such as a UUID; or leave it out"
@@ -136,17 +153,26 @@ def message_of(event: Accepted | Progress | Picture) -> pb.GenerateEvent:
             return pb.GenerateEvent(image=_image_of(event))
 
 
-def model_info_of(model: Model) -> pb.ModelInfo:
-    """Return what a bundle was built for."""
-    manifest = model.manifest
-    ranges = {side: pixel_range(manifest, side) for side in ("width", "height")}
-    defaults = {"width": manifest.latents.default_width, "height": manifest.latents.default_height}
+def model_info_of(version: Version) -> pb.ModelInfo:
+    """Return what a bundle was built for and whether it is ready; little of one that has not been read yet."""
+    state = _STATE_CODES[version.state]
+    info = pb.ModelInfo(name=version.name, digest=version.digest, state=state, reason=version.reason)
+    if version.core is not None:
+        info.max_rows = version.core.model.max_rows[FULL]
+        info.MergeFrom(_built_for(version.core.model.manifest))
+    elif version.bundle is not None:
+        info.MergeFrom(_built_for(version.bundle.manifest))
+    return info
+
+
+def _built_for(manifest: Manifest) -> pb.ModelInfo:
+    width, height = pixel_range(manifest, "width"), pixel_range(manifest, "height")
+    latents = manifest.latents
     return pb.ModelInfo(
-        name=model.name,
-        digest=model.digest,
         family=manifest.family,
-        size_multiple=manifest.latents.size_multiple,
-        max_rows=model.max_rows[FULL],
+        width=pb.SizeRange(min=width.min, default=latents.default_width, max=width.max),
+        height=pb.SizeRange(min=height.min, default=latents.default_height, max=height.max),
+        size_multiple=latents.size_multiple,
         samplers=list(SAMPLERS),
         default_sampler=manifest.schedule.default_sampler,
         max_tokens=manifest.text.max_tokens - 2,
@@ -156,7 +182,6 @@ def model_info_of(model: Model) -> pb.ModelInfo:
             )
             for e in manifest.engines
         ],
-        **{side: pb.SizeRange(min=r.min, default=defaults[side], max=r.max) for side, r in ranges.items()},
     )
 
 

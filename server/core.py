@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Cancelled, DeadlineExpired, EngineFailed, Unavailable
-from mezzotint.engines.image import Batch, Image
+from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.server.admission import check_priority
@@ -81,6 +81,7 @@ class Core:
     Args:
         model: the bundle, loaded; the core closes it.
         config: its limits.
+        on_result: hears in the loop's thread of every engine call's end, with its exception if it failed.
         clock: seconds, never going back; ``deadline`` is on it.
         observer: hears of engine calls, images that leave, and endings.
     """
@@ -90,6 +91,7 @@ class Core:
         model: Model,
         config: CoreConfig,
         *,
+        on_result: Callable[[Stage, Exception | None], None] = lambda stage, failure: None,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
     ) -> None:
@@ -107,7 +109,14 @@ class Core:
             admit_late=config.admit_late,
         )
         engines = Watched(model, self._on_call, clock)
-        self._loop = Loop(engines, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, clock=clock)
+        self._loop = Loop(
+            engines,
+            self._scheduler,
+            on_step=self._on_step,
+            on_leave=self._on_leave,
+            on_result=on_result,
+            clock=clock,
+        )
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
         self._jobs: dict[Image, Job] = {}  # the loop thread's own, as is the outlook
         self._outlook: Outlook[Image] = Outlook(self._scheduler.forecast)
@@ -198,12 +207,12 @@ class Core:
             self._loop.post(self._end_late)
             return self._changed.wait_for(lambda: not self._open, timeout)
 
-    def close(self) -> None:
-        """End what is still open with ``Unavailable``, stop the thread, and free the engines."""
+    def close(self, why: str = "the server was stopped before the request was done; send it to another") -> None:
+        """End what is still open with ``Unavailable``, whose sentence is ``why``, stop the thread, free the engines."""
         self._closing.set()
         self.drain(0.0)
         for job in tuple(self._open):
-            self._end(job, Unavailable("the server was stopped before the request was done; send it to another"))
+            self._end(job, Unavailable(why))
         self._loop.stop()
         if self._warm_up.ident is not None:
             self._warm_up.join()  # a thread inside a runtime's compiler must not outlive the interpreter

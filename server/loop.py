@@ -26,6 +26,7 @@ class Loop:
         scheduler: chooses the images of each call.
         on_step: hears of every denoising call that is done.
         on_leave: hears of every image that left, with the exception of the call that failed, if one did.
+        on_result: hears of every call's end, after the images that it ended, with its exception if it failed.
         clock: seconds, never going back.
     """
 
@@ -36,12 +37,14 @@ class Loop:
         *,
         on_step: Callable[[Batch], None],
         on_leave: Callable[[Departure, Exception | None], None],
+        on_result: Callable[[Stage, Exception | None], None] = lambda stage, failure: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._scheduler = scheduler
         self._on_step = on_step
         self._on_leave = on_leave
+        self._on_result = on_result
         self._clock = clock
         self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._calls = {Stage.ENCODE: self._encode, Stage.DENOISE: self._denoise, Stage.DECODE: self._decode}
@@ -91,6 +94,8 @@ class Loop:
                 failure = error
         for departure in self._scheduler.departures():
             self._on_leave(departure, failure)
+        if stage is not None:
+            self._on_result(stage, failure)
 
     def _denoise(self, now: float) -> None:
         scheduler, model, clock = self._scheduler, self._model, self._clock

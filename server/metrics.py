@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mezzotint.engines.image import Stage
-from mezzotint.server.core import Core
+from mezzotint.server.catalog import Served
 from mezzotint.server.observer import Answer, Call, Ending, Observer
 
 _CALL_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -27,7 +27,7 @@ class Metrics(Observer):
         cores: returns the bundles that are served now; asked at each scrape.
     """
 
-    def __init__(self, cores: Callable[[], Iterable[Core]]) -> None:
+    def __init__(self, cores: Callable[[], Iterable[Served]]) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "mezzotint_requests",
@@ -105,7 +105,7 @@ class Metrics(Observer):
 class _Now(Collector):
     """What is looked up at each scrape."""
 
-    def __init__(self, cores: Callable[[], Iterable[Core]]) -> None:
+    def __init__(self, cores: Callable[[], Iterable[Served]]) -> None:
         self._cores = cores
 
     def collect(self) -> Iterator[Metric]:
@@ -114,12 +114,15 @@ class _Now(Collector):
         requests = GaugeMetricFamily("mezzotint_requests_open", "Requests that have not ended.", labels=["model"])
         hits = CounterMetricFamily("mezzotint_cache_hits", "What a cache had.", labels=["model", "cache"])
         misses = CounterMetricFamily("mezzotint_cache_misses", "What a cache had not.", labels=["model", "cache"])
+        versions: dict[str, list[Served]] = {}  # of one name there are several while one takes another's place
         for core in self._cores():
-            name = core.model.name
-            waiting.add_metric([name], core.num_waiting)
-            started.add_metric([name], core.num_started)
-            requests.add_metric([name], core.num_open)
-            for cache, uses in core.model.cache_uses().items():
-                hits.add_metric([name, cache], uses.hits)
-                misses.add_metric([name, cache], uses.misses)
+            versions.setdefault(core.model.name, []).append(core)
+        for name, cores in versions.items():
+            waiting.add_metric([name], sum(core.num_waiting for core in cores))
+            started.add_metric([name], sum(core.num_started for core in cores))
+            requests.add_metric([name], sum(core.num_open for core in cores))
+            uses = [core.model.cache_uses() for core in cores]
+            for cache in uses[0]:
+                hits.add_metric([name, cache], sum(of[cache].hits for of in uses))
+                misses.add_metric([name, cache], sum(of[cache].misses for of in uses))
         yield from (waiting, started, requests, hits, misses)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,25 +16,28 @@ from mezzotint.engines.image import Image
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.audit import log_refusal
-from mezzotint.server.catalog import Catalog
 from mezzotint.server.client_identity import Client, client_of
-from mezzotint.server.convert import message_of, model_info_of, order_of, parse_generate, request_id_of
+from mezzotint.server.convert import message_of, model_info_of, order_of, parse_as, parsed, request_id_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
 from mezzotint.server.job import Caller
 from mezzotint.server.joins import Joins
+from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.observer import Answer, Observer, traceparent_of
 from mezzotint.server.outbox import Outbox
 from mezzotint.server.rates import Buckets, unet_rows
 from mezzotint.server.status import REQUEST_ID, refusal
 
 SERVICE = "mezzotint.v1.Mezzotint"
+_FEW_BYTES = 4096  # of a request that says a name
 
 
 class Service:
-    """Answers the two calls of the contract."""
+    """Answers the calls of the contract."""
 
-    def __init__(self, catalog: Catalog, observer: Observer | None = None, access: AccessConfig | None = None) -> None:
-        self._catalog = catalog
+    def __init__(
+        self, lifecycle: Lifecycle, observer: Observer | None = None, access: AccessConfig | None = None
+    ) -> None:
+        self._lifecycle = lifecycle
         self._joins = Joins()
         self._observer = observer or Observer()
         self._access = access or AccessConfig()
@@ -46,13 +50,23 @@ class Service:
             {
                 "Generate": grpc.unary_stream_rpc_method_handler(
                     self.generate,
-                    request_deserializer=partial(parse_generate, max_bytes=self._access.max_request_bytes),
+                    request_deserializer=partial(parse_as, pb.GenerateRequest, max_bytes=self._access.max_request_bytes),
                     response_serializer=pb.GenerateEvent.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.list_models,
                     request_deserializer=bytes,  # it says nothing
                     response_serializer=pb.ListModelsResponse.SerializeToString,
+                ),
+                "LoadModel": grpc.unary_unary_rpc_method_handler(
+                    self.load_model,
+                    request_deserializer=partial(parse_as, pb.LoadModelRequest, max_bytes=_FEW_BYTES),
+                    response_serializer=pb.LoadModelResponse.SerializeToString,
+                ),
+                "UnloadModel": grpc.unary_unary_rpc_method_handler(
+                    self.unload_model,
+                    request_deserializer=partial(parse_as, pb.UnloadModelRequest, max_bytes=_FEW_BYTES),
+                    response_serializer=pb.UnloadModelResponse.SerializeToString,
                 ),
             },
         )
@@ -70,7 +84,7 @@ class Service:
         client, accepted = client_of(context), False
         try:
             order = order_of(message)
-            core = self._catalog.find(order.model)
+            core = await self._lifecycle.find(order.model)
             answer.model = core.model.name
             self._access.limits.check(order.request, core.model.manifest)
             events = Outbox()
@@ -113,8 +127,36 @@ class Service:
         return nullcontext() if self._buckets is None else self._buckets.paid(client, unet_rows(images))
 
     async def list_models(self, _: bytes, __: grpc.aio.ServicerContext[Any, Any]) -> pb.ListModelsResponse:
-        """List the bundles that are loaded."""
-        return pb.ListModelsResponse(models=[model_info_of(core.model) for core in self._catalog.cores])
+        """List the bundles that are known, each of their versions on its own."""
+        return pb.ListModelsResponse(models=[model_info_of(version) for version in self._lifecycle.catalog.versions])
+
+    async def load_model(
+        self, message: pb.LoadModelRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.LoadModelResponse:
+        """Load a bundle of the model repository, and answer when it is served."""
+        async with _refusing(context):
+            loaded = await self._lifecycle.load(parsed(message).bundle)
+            return pb.LoadModelResponse(model=model_info_of(loaded.version), replaced_digest=loaded.replaced_digest)
+
+    async def unload_model(
+        self, message: pb.UnloadModelRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.UnloadModelResponse:
+        """Unload a model, and answer when its memory is given back."""
+        async with _refusing(context):
+            await self._lifecycle.unload(parsed(message).name)
+            return pb.UnloadModelResponse()
+
+
+@asynccontextmanager
+async def _refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """End a call whose work raises with that error's status."""
+    try:
+        yield
+    except Exception as error:
+        request_id = uuid.uuid4().hex
+        refused = refusal(error, request_id)
+        log_refusal(request_id, client_of(context), refused.code, error)
+        await context.abort(refused.code, refused.message, refused.metadata)
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, events: Outbox, event: Event) -> None:

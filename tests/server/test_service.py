@@ -205,7 +205,7 @@ async def test_models_are_listed_with_what_they_were_built_for(start: Start) -> 
 
 
 async def test_a_model_that_is_loading_is_unavailable(served: Running) -> None:
-    served.server.catalog._cores["late"] = None
+    served.server.catalog.begin("late")
     with pytest.raises(MezzotintClientError, match="model late is still loading; try again in a moment") as refusal:
         await served.client.generate("a cat", model="late")
     assert refusal.value.code is grpc.StatusCode.UNAVAILABLE

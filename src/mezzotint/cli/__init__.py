@@ -12,7 +12,7 @@ import click
 
 from mezzotint.cli.errors import run
 
-_COMMANDS = ("compile", "tune", "serve", "generate", "inspect", "health", "top", "token", "demo")
+_COMMANDS = ("compile", "tune", "serve", "generate", "models", "inspect", "health", "top", "token", "demo")
 
 
 class _OnDemand(click.Group):

@@ -41,7 +41,6 @@ MEMORY_SIZE = MemorySize()
     "bundles",
     metavar="BUNDLE...",
     nargs=-1,
-    required=True,
     envvar="MEZZOTINT_SERVE_BUNDLES",
     type=click.Path(path_type=Path),
 )
@@ -136,7 +135,24 @@ MEMORY_SIZE = MemorySize()
     default=None,
     metavar="SIZE",
     help="What the server may take in memory, as 2.5GiB or 800MB: engines are then prepared for fewer row counts, and "
-    "sizes that were used longest ago make room for new ones. [default: no limit]",
+    "sizes that were used longest ago make room for new ones, as do idle bundles for one that is loaded. "
+    "[default: no limit]",
+)
+@click.option(
+    "--model-repository",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FOLDER",
+    help="Lets clients load bundles below FOLDER by name and unload models (`mezzotint models`). Set it to swap in new "
+    "versions while others are served; whoever reaches the port may do so. [default: nobody may]",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Failed engine calls in a row after which a model is unhealthy and loaded again; 0 is never. Fewer mend a "
+    "broken engine sooner, more bear a bad hour of the machine.",
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing in the user's cache folder; the next start is slower.")
 @click.option(
@@ -187,6 +203,8 @@ def command(
     drain_seconds: float,
     strict: bool,
     memory_budget: int | None,
+    model_repository: Path | None,
+    max_failures: int,
     no_cache: bool,
     log_level: str,
     log_format: str,
@@ -206,9 +224,11 @@ def command(
     from mezzotint.engines.bundle import LoadOptions, parse_devices
     from mezzotint.server import logs
     from mezzotint.server.app import serve
-    from mezzotint.server.config import CoreConfig, MetricsConfig, ServerConfig, WatchConfig
+    from mezzotint.server.config import CoreConfig, LifecycleConfig, MetricsConfig, ServerConfig, WatchConfig
     from mezzotint.server.flagged import OnFlagged
 
+    if not bundles and model_repository is None:
+        raise click.UsageError("Missing argument 'BUNDLE...'; without one, say `--model-repository`.")
     logs.set_up(log_level, log_format)
     config = ServerConfig(
         host=host,
@@ -217,6 +237,7 @@ def command(
         core=CoreConfig(max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged)),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
+        lifecycle=LifecycleConfig(model_repository, max_failures),
     )
     options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
