@@ -11,7 +11,7 @@ import numpy as np
 
 from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.image import Stage
-from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
@@ -185,10 +185,12 @@ _COMPUTE = {
 }
 
 
-def fake_model(folder: Path, name: str = "fake", **options: bool) -> tuple[Model, dict[EngineKey, FakeEngine]]:
+def fake_model(
+    folder: Path, name: str = "fake", *, bundle: tuple[Manifest, str] | None = None, **options: bool
+) -> tuple[Model, dict[EngineKey, FakeEngine]]:
     """A real ``Model`` on fake engines, whose tokenizer and embeddings are written into ``folder``.
 
-    ``options`` are ``fake_manifest``'s.
+    ``bundle`` is a manifest and its digest; else ``options`` are ``fake_manifest``'s.
     """
     vocabulary = {word: i for i, word in enumerate(("<s>", "</s>", "<unk>", *WORDS))}
     tokenizer = {
@@ -200,8 +202,8 @@ def fake_model(folder: Path, name: str = "fake", **options: bool) -> tuple[Model
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     table = np.random.default_rng(0).standard_normal((len(vocabulary), WIDTH)).astype(np.float32)
     np.save(folder / "embeddings.npy", table)
-    manifest = fake_manifest(name, **options)
+    manifest, digest = bundle or (fake_manifest(name, **options), "f" * 64)
     log: list[str] = []
     engines = {(entry.component, entry.variant): FakeEngine(entry, log) for entry in manifest.engines}
     max_rows = {variant: MAX_ROWS for component, variant in engines if component is Component.UNET}
-    return Model(manifest, "f" * 64, Prompts(folder, manifest.text), engines, max_rows), engines
+    return Model(manifest, digest, Prompts(folder, manifest.text), engines, max_rows), engines

@@ -18,6 +18,10 @@ from mezzotint.server.status import refusal
         (errors.DeadlineExpired("no"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (errors.Cancelled("no"), grpc.StatusCode.CANCELLED),
         (errors.Unavailable("no"), grpc.StatusCode.UNAVAILABLE),
+        (errors.BundleError("no"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.DeviceNotFound("no"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.LoadingOff("no"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.OverMemoryBudget("no"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.EngineFailed("no"), grpc.StatusCode.INTERNAL),
     ],
 )

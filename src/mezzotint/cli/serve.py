@@ -144,7 +144,7 @@ MEMORY_SIZE = MemorySize()
     default=None,
     metavar="FOLDER",
     help="Lets clients load bundles below FOLDER by name and unload models (`mezzotint models`). Set it to swap in new "
-    "versions while others are served; whoever reaches the port may do so. [default: nobody may]",
+    "versions while others are served; whoever may come in may do so. [default: nobody may]",
 )
 @click.option(
     "--max-failures",
