@@ -167,8 +167,6 @@ class AsyncClient:
 
     async def _call(self, method: Any, message: Any, timeout: float | None) -> Any:
         try:
-            return await method(
-                message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
+            return await method(message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None

@@ -187,8 +187,6 @@ class Client:
 
     def _call(self, method: Any, message: Any, timeout: float | None) -> Any:
         try:
-            return method(
-                message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
+            return method(message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None

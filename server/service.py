@@ -50,7 +50,9 @@ class Service:
             {
                 "Generate": grpc.unary_stream_rpc_method_handler(
                     self.generate,
-                    request_deserializer=partial(parse_as, pb.GenerateRequest, max_bytes=self._access.max_request_bytes),
+                    request_deserializer=partial(
+                        parse_as, pb.GenerateRequest, max_bytes=self._access.max_request_bytes
+                    ),
                     response_serializer=pb.GenerateEvent.SerializeToString,
                 ),
                 "ListModels": grpc.unary_unary_rpc_method_handler(
