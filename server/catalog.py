@@ -73,7 +73,7 @@ class Served(Protocol):
         ...
 
     def drain(self, timeout: float) -> bool:
-        """Take no more requests and wait for those that are open; returns whether all of them have ended."""
+        """Take no more requests and wait for those that are open, or end them; returns whether all have ended."""
         ...
 
     def close(self, why: str = ...) -> None:

@@ -210,7 +210,8 @@ class Core:
     def close(self, why: str = "the server was stopped before the request was done; send it to another") -> None:
         """End what is still open with ``Unavailable``, whose sentence is ``why``, stop the thread, free the engines."""
         self._closing.set()
-        self.drain(0.0)
+        with self._changed:
+            self._draining = True
         for job in tuple(self._open):
             self._end(job, Unavailable(why))
         self._loop.stop()
