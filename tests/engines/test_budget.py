@@ -1,5 +1,6 @@
 """What the bundles of one process hold of its memory budget, as they come and go."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from mezzotint.engines.bundle import LoadOptions, wanted_engines
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.memory import size_text
 
-HERE = LoadOptions(devices={}, cache=False)
+HERE = LoadOptions(devices={}, strict=True, cache=False)  # one row count, whatever this host gains from more
 PROCESS = 400 << 20
 
 
@@ -21,7 +22,7 @@ def least(emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def budget(num_bytes: int | None) -> MemoryBudget:
-    return MemoryBudget(LoadOptions(devices={}, cache=False, memory_budget=num_bytes))
+    return MemoryBudget(replace(HERE, memory_budget=num_bytes))
 
 
 def test_without_a_limit_nothing_is_missing(emoji_bundle: Path) -> None:
