@@ -53,6 +53,7 @@ def test_clients_that_are_killed_leave_and_nothing_of_them_stays(emoji_bundle: P
         client.generate("a dog face", steps=2)
         _kill(listening(address, "warm-up"))
         until(lambda: "request warm-up: " in log_of(process))
+        settle(process.pid)
         before = held(process.pid)
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(client.generate, "a dog face", steps=40)
@@ -61,7 +62,7 @@ def test_clients_that_are_killed_leave_and_nothing_of_them_stays(emoji_bundle: P
                 until(lambda number=number: re.search(f"request gone-{number}: .*outcome=Cancelled", log_of(process)))
             assert other.result().files
         until(lambda: held(process.pid).num_sockets <= before.num_sockets)
-        assert held(process.pid).num_threads < before.num_threads + NUM_KILLED
+        until(lambda: held(process.pid).num_threads < before.num_threads + NUM_KILLED)  # gRPC's own come and go
 
 
 def _kill(client: "subprocess.Popen[str]") -> None:
