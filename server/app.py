@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,15 +14,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mezzotint.engines.bundle import Loading, LoadOptions, curve_files, opening_bundle, plan_loading
-from mezzotint.engines.errors import BundleError, Unavailable
+from mezzotint.engines.cpus import available_cpus
+from mezzotint.engines.errors import BundleError, MezzotintError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.access import AccessConfig
-from mezzotint.server.catalog import Catalog
+from mezzotint.server.catalog import Catalog, Served
 from mezzotint.server.config import CoreConfig, LifecycleConfig, ServerConfig
 from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.health import Failures
+from mezzotint.server.instances import Instances
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
@@ -138,14 +141,20 @@ async def serve(
         BundleError: a bundle cannot be loaded, or two have one name.
         DeviceNotFound: a device that was asked for is not there.
         Unavailable: a port is taken.
-        MezzotintError: traces are wanted, and the extra that makes them is not installed.
+        MezzotintError: traces are wanted, and the extra that makes them is not installed; or several instances are to
+            keep a memory budget.
     """
+    if config.core.instances > 1 and load.memory_budget is not None:
+        raise MezzotintError(
+            f"instances={config.core.instances}: each has engines of its own, which a memory budget does not count; "
+            "leave one of the two out"
+        )
     catalog = Catalog(_names(bundles, config.lifecycle))
     stopping = asyncio.Event()
     with watching(config.watch, catalog) as watch, _stop_on_signal(stopping):
 
-        def make(folder: Path, loading: Loading, failures: Failures) -> Core:
-            return load_core(folder, load, config.core, loading, watch.observer, failures)
+        def make(folder: Path, loading: Loading, failures: Failures) -> Served:
+            return load_served(folder, load, config.core, loading, watch.observer, failures)
 
         loader = BundleLoader(load, make)
         server = Server(catalog, watch.observer, config.access, loader=loader, lifecycle=config.lifecycle)
@@ -162,6 +171,24 @@ async def serve(
         finally:
             finished = await server.stop(config.drain_seconds)
             logger.info("stopped%s", "" if finished else "; some requests were ended unfinished")
+
+
+def load_served(
+    bundle: Path, load: LoadOptions, config: CoreConfig, loading: Loading, observer: Observer, failures: Failures
+) -> Served:
+    """Load a bundle as one core, or as several that share the threads. Raises BundleError, DeviceNotFound."""
+    if config.instances == 1:
+        return load_core(bundle, load, config, loading, observer, failures)
+    threads = max(1, (load.num_threads or available_cpus()) // config.instances)
+    each = replace(load, num_threads=threads)
+    cores: list[Core] = []
+    with contextlib.ExitStack() as loaded:
+        for _ in range(config.instances):
+            core = load_core(bundle, each, config, loading, observer, failures)
+            loaded.callback(core.close)
+            cores.append(core)
+        loaded.pop_all()
+    return Instances(cores)
 
 
 def load_core(

@@ -22,6 +22,7 @@ class CoreConfig:
         priority_levels: how many there are; 1 goes first, and the middle one is a request's that says nothing.
         admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
         on_flagged: what becomes of pictures that the bundle's safety checker flags.
+        instances: engine loops that share the cores and the requests, each with engines of its own.
     """
 
     max_queue_size: int = 256
@@ -30,9 +31,10 @@ class CoreConfig:
     priority_levels: int = 3
     admit_late: bool = False
     on_flagged: OnFlagged = OnFlagged.MARK
+    instances: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_queue_size", "max_started_images", "priority_levels"):
+        for name in ("max_queue_size", "max_started_images", "priority_levels", "instances"):
             if getattr(self, name) < 1:
                 raise MezzotintError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.policy not in POLICIES:

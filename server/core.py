@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.errors import Cancelled, DeadlineExpired, EngineFailed, Unavailable
+from mezzotint.engines.errors import Unavailable
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
@@ -26,14 +26,16 @@ from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts
 from mezzotint.server.drain import too_late
+from mezzotint.server.endings import cancelled, ending_of, reason_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
 from mezzotint.server.flagged import without_previews
 from mezzotint.server.forecast import Outlook
+from mezzotint.server.handle import Handle
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
-from mezzotint.server.learn import learn
-from mezzotint.server.logs import about, log_ending
-from mezzotint.server.loop import Command, Loop
-from mezzotint.server.observer import Call, Ending, Observer, Watched
+from mezzotint.server.learn import WarmUp
+from mezzotint.server.logs import log_ending
+from mezzotint.server.loop import Loop
+from mezzotint.server.observer import Call, Observer, Watched
 from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
 from mezzotint.server.scheduler import Scheduler
@@ -42,37 +44,6 @@ from mezzotint.server.ticket import Departure, Outcome
 logger = logging.getLogger(__name__)
 
 _MAX_WORKERS = 4
-
-
-class Handle:
-    """A request that the core has taken in, in its caller's hand."""
-
-    def __init__(self, job: Job, post: Callable[[Command], None], scheduler: Scheduler) -> None:
-        self.request_id = job.request_id
-        self._job = job
-        self._post = post
-        self._scheduler = scheduler
-
-    def cancel(self) -> None:
-        """Take the request back: its images leave before the next step, and its ending is ``Cancelled``."""
-        self._job.cancelled = True
-        self._post(self._withdraw)
-
-    def extend(self, deadline: float | None) -> None:
-        """Allow the request until ``deadline`` where that is later than its own; None is any time."""
-        job = self._job
-        job.deadline = None if deadline is None or job.deadline is None else max(deadline, job.deadline)
-        if job.ticket is not None:
-            job.ticket.deadline = job.deadline  # at once: a call may be running, at whose end deadlines are looked at
-        self._post(self._allow)
-
-    def _allow(self) -> None:
-        if self._job.ticket is not None:
-            self._scheduler.extend(self._job.ticket, self._job.deadline)
-
-    def _withdraw(self) -> None:
-        if self._job.ticket is not None:
-            self._scheduler.cancel(self._job.ticket)
 
 
 class Core:
@@ -125,8 +96,7 @@ class Core:
         self._num_entering = 0
         self._draining = False
         self._drained_by = math.inf
-        self._closing = threading.Event()
-        self._warm_up = threading.Thread(target=self._prepare, name=f"mezzotint-{model.name}-warm-up")
+        self._warm_up = WarmUp(model, self._loop.post, lambda: self._scheduler.idle)
         self._loop.start()
 
     def warm_up_rest(self, curve_files: Mapping[EngineKey, Path] = MappingProxyType({})) -> None:
@@ -134,8 +104,7 @@ class Core:
 
         Then measure this host's step times between requests, where ``curve_files`` does not hold them yet.
         """
-        self._curve_files = curve_files
-        self._warm_up.start()
+        self._warm_up.start(curve_files)
 
     @property
     def num_open(self) -> int:
@@ -209,23 +178,15 @@ class Core:
 
     def close(self, why: str = "the server was stopped before the request was done; send it to another") -> None:
         """End what is still open with ``Unavailable``, whose sentence is ``why``, stop the thread, free the engines."""
-        self._closing.set()
+        self._warm_up.stop()
         with self._changed:
             self._draining = True
         for job in tuple(self._open):
             self._end(job, Unavailable(why))
         self._loop.stop()
-        if self._warm_up.ident is not None:
-            self._warm_up.join()  # a thread inside a runtime's compiler must not outlive the interpreter
+        self._warm_up.join()
         self._executor.shutdown()
         self.model.close()
-
-    # In the warm-up thread
-
-    def _prepare(self) -> None:
-        stopped = self._closing.is_set
-        self.model.warm_up_rest(stopped)
-        learn(self.model, self._curve_files, self._loop.post, lambda: self._scheduler.idle, stopped)
 
     # In the executor
 
@@ -264,7 +225,7 @@ class Core:
     def _admit(self, job: Job, images: tuple[Image, ...], warnings: tuple[str, ...]) -> None:
         try:
             if job.cancelled:
-                raise _cancelled()
+                raise cancelled()
             with job.caller.toll(images):
                 ticket = self._scheduler.submit(
                     images,
@@ -318,7 +279,7 @@ class Core:
             self._post(job, partial(self._deliver, job, image))
             return
         self._scheduler.cancel(departure.ticket)  # a request ends as a whole
-        self._end(job, _reason(departure, job, failure))
+        self._end(job, reason_of(departure, job, failure))
 
     # In any thread
 
@@ -339,38 +300,11 @@ class Core:
         """Write a request's line in the log and tell its caller the ending, unless it has ended."""
         if not job.claim_ending():
             return
-        ticket = job.ticket
-        ending = Ending(
-            model=self.model.name,
-            request_id=job.request_id,
-            arrival=job.arrival,
-            started=ticket.started if ticket else None,
-            ended=self._clock(),
-            spent=self._spent(job, ticket.images if ticket else ()),
-            windows=job.windows,
-            error=error,
-            traceparent=job.caller.traceparent,
-        )
+        spent = self._spent(job, job.ticket.images if job.ticket else ())
+        ending = ending_of(self.model.name, job, spent, self._clock(), error)
         log_ending(logger, ending, job.request)
         self._observer.ended(ending)
         with self._changed:
             self._open.pop(job, None)
             self._changed.notify_all()
         job.tell(Finished() if error is None else Failed(error))
-
-
-def _cancelled() -> Cancelled:
-    return Cancelled("the request was cancelled before its last step")
-
-
-def _reason(departure: Departure, job: Job, failure: Exception | None) -> Exception:
-    """Return the error of a request one of whose images left unfinished."""
-    if departure.outcome is Outcome.CANCELLED:
-        return _cancelled()
-    if departure.outcome is Outcome.EXPIRED:
-        return DeadlineExpired(
-            f"the deadline passed after {departure.image.step} of {job.request.steps} steps; "
-            "allow the request more time, or ask for fewer steps"
-        )
-    logger.error("request %s: its engine call failed", job.request_id, exc_info=failure, extra=about(job.request_id))
-    return EngineFailed(f"request {job.request_id}: an engine failed; the server's log says why under that id")

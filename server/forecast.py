@@ -8,6 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 _CALLS = 64  # that the pace is taken from
 _KNOWN_CALLS = 4
 _FRESH_SECONDS = 0.1
+_FIRST_GUESS_SECONDS = 1.0
+_FORGET = 0.2  # the share of a new interval in the running mean
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -36,6 +38,23 @@ class Pace:
         if expected > 0:
             self._calls.append((expected, seconds))
             self.ratio = sum(took for _, took in self._calls) / sum(should for should, _ in self._calls)
+
+
+class Intervals:
+    """The running mean of the seconds between images that are done, while there is something to do."""
+
+    def __init__(self) -> None:
+        self.mean = _FIRST_GUESS_SECONDS
+        self._last: float | None = None
+
+    def note(self, num_images: int, now: float, *, pause: bool) -> None:
+        """Note images that are done at one time; with ``pause`` the time until the next ones does not count."""
+        if not num_images:
+            return
+        if self._last is not None:
+            seconds = max(0.0, now - self._last) / num_images
+            self.mean += _FORGET * (seconds - self.mean)
+        self._last = None if pause else now
 
 
 def forecast(

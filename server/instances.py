@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mezzotint.engines.model import Model
-from mezzotint.server.core import Core, Handle
+from mezzotint.server.core import Core
+from mezzotint.server.handle import Handle
 
 
 class Instances:

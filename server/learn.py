@@ -1,6 +1,10 @@
-"""Step-time curves at first load: measured between requests, by the loop's own thread, and kept for the next start."""
+"""What a server does beside its first requests: it prepares the other row counts, and learns this host's step times.
+
+Those are measured between requests, by the loop's own thread, and kept for the next start.
+"""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -20,6 +24,43 @@ _AGAIN_SECONDS = 0.2
 
 Piece: TypeAlias = Callable[[], float]
 Ask: TypeAlias = Callable[[Callable[[], None]], None]
+
+
+class WarmUp:
+    """The thread that does so.
+
+    Args:
+        model: what is served; its engines have run once.
+        ask: has the thread that runs the engines do something, soon.
+        is_idle: whether that thread has no request's call to make; asked in that thread.
+    """
+
+    def __init__(self, model: Model, ask: Ask, is_idle: Callable[[], bool]) -> None:
+        self._model = model
+        self._ask = ask
+        self._is_idle = is_idle
+        self._files: Mapping[EngineKey, Path] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"mezzotint-{model.name}-warm-up")
+
+    def start(self, curve_files: Mapping[EngineKey, Path]) -> None:
+        """Begin, once; step times are measured where these files do not hold them yet."""
+        self._files = curve_files
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it stop soon."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        """Wait for that: a thread inside a runtime's compiler must not outlive the interpreter."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        stopped = self._stopping.is_set
+        self._model.warm_up_rest(stopped)
+        learn(self._model, self._files, self._ask, self._is_idle, stopped)
 
 
 def learn(

@@ -51,8 +51,8 @@ def order(places: Sequence[Place], policy: Policy, freed: dict[str, float], now:
     table = np.array([(p.arrival, p.size, p.left, p.deadline, p.priority) for p in places])
     arrival, size, left, deadline, priority = table.T
     values = policy(arrival, size, left, deadline, now)
-    names, client = np.unique([p.client for p in places], return_inverse=True)
-    if 1 < len(names) < len(places):
+    if 1 < len({place.client for place in places}) < len(places):
+        names, client = np.unique([place.client for place in places], return_inverse=True)
         last = np.array([freed.get(str(name), -math.inf) for name in names])
         shares = fair_arrivals(arrival, left, np.lexsort((values, priority)), client, last, now)
         values = policy(shares, size, left, deadline, now)

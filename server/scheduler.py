@@ -14,13 +14,10 @@ from mezzotint.engines.variants import FULL
 from mezzotint.server.admission import check_deadline, check_images, queue_full
 from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts, Work
 from mezzotint.server.demand import Demand
-from mezzotint.server.forecast import Forecast, Pace, forecast
+from mezzotint.server.forecast import Forecast, Intervals, Pace, forecast
 from mezzotint.server.order import Place, order
 from mezzotint.server.policy import Policy, fcfs
 from mezzotint.server.ticket import Departure, Outcome, Ticket
-
-_FIRST_GUESS_SECONDS = 1.0
-_FORGET = 0.2  # the share of a new interval in the running mean
 
 
 @dataclass(slots=True)
@@ -76,8 +73,7 @@ class Scheduler:
         self._expected = self._handed_out = 0.0
         self._decoded_last = False
         self._left: list[Departure] = []
-        self._image_seconds = _FIRST_GUESS_SECONDS
-        self._last_finish: float | None = None
+        self._intervals = Intervals()
 
     @property
     def num_images(self) -> int:
@@ -153,7 +149,7 @@ class Scheduler:
 
     def queue_full(self, num_images: int) -> QueueFull:
         """Return the refusal of so many images: when to try again follows from how fast images have been leaving."""
-        return queue_full(num_images, self.num_waiting, self._max_queue_size, self._image_seconds)
+        return queue_full(num_images, self.num_waiting, self._max_queue_size, self._intervals.mean)
 
     def cancel(self, ticket: Ticket) -> None:
         """Take a request back: its images take part in no further call."""
@@ -197,13 +193,9 @@ class Scheduler:
         for image in finished:
             self._freed[self._places[image].ticket.client] = now
             self._leave(image, Outcome.FINISHED)
-        if finished and self._last_finish is not None:
-            seconds = max(0.0, now - self._last_finish) / len(finished)
-            self._image_seconds += _FORGET * (seconds - self._image_seconds)
         self._running = ()
         self.drop(now)
-        if finished:
-            self._last_finish = None if self.idle else now
+        self._intervals.note(len(finished), now, pause=self.idle)
 
     def fail(self) -> None:
         """Let the images leave whose call failed; the others go on."""

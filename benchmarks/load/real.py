@@ -3,7 +3,9 @@
     python -m benchmarks.load.real build/emoji-int8 --count 150
 
 The seconds of a call are measured first; then each way serves the same pictures at the same moments, and the simulator
-is asked for the same traffic. Throughput is that of a queue that never empties, beside the engines called in a loop.
+is asked for the same traffic with the seconds that the calls of that run took, since a machine drifts (where whole
+requests are batched, those measured first). Throughput is that of a queue that never empties, beside the engines called
+in a loop.
 """
 
 import argparse
@@ -22,20 +24,24 @@ from benchmarks.load.disciplines import NEVER, ByRequest, ByStep, Discipline
 from benchmarks.load.engine import Curve
 from benchmarks.load.traffic import STEPS, Floats, Traffic, poisson
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.image import Stage
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
 from mezzotint.server.events import Event, Failed, Finished
+from mezzotint.server.observer import Call, Observer
 from mezzotint.server.policy import POLICIES, UNSTEADY
 
 ROWS = 2  # of a picture: guidance
 _WAYS = ("fcfs", "log-boost", "gamma-boost", "least-work")
 _BATCHED = "whole requests batched"
+_FEW = 5  # calls that have a mean
 _SHORT, _LONG = 4, 24  # steps whose difference is denoising alone
 
-Serve = Callable[[Traffic], Floats]
+Serve = Callable[[Traffic, Curve], tuple[Floats, Curve]]
+"""Serves traffic, given the curve that was measured before; gives when each picture was there, and this run's curve."""
 
 
 def request_of(steps: float, seed: int) -> Request:
@@ -59,13 +65,38 @@ def measure_curve(model: Model, rounds: int = 5) -> Curve:
     return Curve(tuple(calls), finish_seconds=statistics.median(rest))
 
 
-def by_core(bundle: Path, policy: str) -> Serve:
-    """Return what serves traffic with the server's core under one policy, and says when each picture was there."""
+class Stopwatch(Observer):
+    """The seconds of a run's calls: those of denoising by the pictures that share them, and all else."""
 
-    def serve(traffic: Traffic) -> Floats:
+    def __init__(self) -> None:
+        self._denoising: dict[int, list[float]] = {}
+        self._rest = 0.0
+
+    def called(self, call: Call) -> None:
+        """Note a call."""
+        if call.stage is Stage.DENOISE:
+            self._denoising.setdefault(len(call.images), []).append(call.ended - call.began)
+        else:
+            self._rest += call.ended - call.began
+
+    def curve(self, before: Curve, num_pictures: int) -> Curve:
+        """Return this run's curve; calls of as many pictures as it had too few of are as much slower as the others."""
+        own = {most: statistics.fmean(seconds) for most, seconds in self._denoising.items() if len(seconds) >= _FEW}
+        drift = statistics.median([seconds / before.seconds[most - 1] for most, seconds in own.items()] or [1.0])
+        seconds = tuple(own.get(i + 1, before.seconds[i] * drift) for i in range(before.most))
+        return Curve(seconds, self._rest / num_pictures)
+
+
+def by_core(bundle: Path, policy: str) -> Serve:
+    """Return what serves traffic with the server's core under one policy."""
+
+    def serve(traffic: Traffic, curve: Curve) -> tuple[Floats, Curve]:
+        watch = Stopwatch()
         model = open_bundle(bundle, LoadOptions(devices={}))
         model.warm_up_rest()
-        core = Core(model, CoreConfig(max_queue_size=100_000, max_started_images=100_000, policy=policy))
+        core = Core(
+            model, CoreConfig(max_queue_size=100_000, max_started_images=100_000, policy=policy), observer=watch
+        )
         left, ended = np.full(len(traffic), NEVER), threading.Semaphore(0)
         start = time.monotonic()
 
@@ -81,7 +112,7 @@ def by_core(bundle: Path, policy: str) -> Serve:
         for _ in range(len(traffic)):
             ended.acquire()
         core.close()
-        return left
+        return left, watch.curve(curve, len(traffic))
 
     return serve
 
@@ -89,7 +120,7 @@ def by_core(bundle: Path, policy: str) -> Serve:
 def by_request(bundle: Path) -> Serve:
     """Return what serves traffic in whole loops of one number of steps, as servers do that batch requests."""
 
-    def serve(traffic: Traffic) -> Floats:
+    def serve(traffic: Traffic, curve: Curve) -> tuple[Floats, Curve]:
         model = open_bundle(bundle, LoadOptions(devices={}))
         model.warm_up_rest()
         left, came = np.full(len(traffic), NEVER), queue.SimpleQueue[int]()
@@ -113,7 +144,7 @@ def by_request(bundle: Path) -> Serve:
             left[batch] = time.monotonic() - start
             num_left -= len(batch)
         model.close()
-        return left
+        return left, curve
 
     return serve
 
@@ -141,8 +172,8 @@ def compare(bundle: Path, curve: Curve, loads: Sequence[float], count: int) -> l
         alone = traffic.steps * curve.seconds[0] + curve.finish_seconds
         for name, (serve, simulate) in ways(bundle).items():
             with CpuShare() as cpu:
-                left = serve(traffic)
-            real, simulated = (figures(traffic, found, alone) for found in (left, simulate(traffic, curve)))
+                left, own = serve(traffic, curve)
+            real, simulated = (figures(traffic, found, alone) for found in (left, simulate(traffic, own)))
             row: dict[str, Any] = {"load": f"{load:.0%}", "way": name}
             for key, mine, theirs in zip(("mean s", "p99 s", "p99 slowdown"), real, simulated, strict=True):
                 row |= {key: round(mine, 2), f"{key}, simulated": round(theirs, 2)}
@@ -151,7 +182,7 @@ def compare(bundle: Path, curve: Curve, loads: Sequence[float], count: int) -> l
     return rows
 
 
-def throughput(bundle: Path, count: int, rounds: int = 3) -> float:
+def throughput(bundle: Path, curve: Curve, count: int, rounds: int = 3) -> float:
     """Return the server's pictures a second as a share of the engines' in a loop, in turns; all wait from the start."""
     traffic = Traffic(np.zeros(count), np.full(count, 10.0), np.full(count, np.inf))
     model = open_bundle(bundle, LoadOptions(devices={}))
@@ -161,7 +192,7 @@ def throughput(bundle: Path, count: int, rounds: int = 3) -> float:
         begun = time.perf_counter()
         generate(model, [request_of(10, seed) for seed in range(count)])
         alone = time.perf_counter() - begun
-        shares.append(alone / float(by_core(bundle, "log-boost")(traffic).max()))
+        shares.append(alone / float(by_core(bundle, "log-boost")(traffic, curve)[0].max()))
     model.close()
     return statistics.median(shares)
 
@@ -176,7 +207,7 @@ def main() -> None:
     model.warm_up_rest()
     curve = measure_curve(model)
     model.close()
-    share = throughput(options.bundle, options.count)
+    share = throughput(options.bundle, curve, options.count)
     rows = compare(options.bundle, curve, options.load or [0.5, 0.8], options.count)
     details = {"seconds by pictures a call": curve.seconds, "text and decoding s": curve.finish_seconds}
     question = (

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,22 @@ def test_a_demo_of_no_bundle_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 5
     assert "no bundle there" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_instances_paint_what_one_does(emoji_bundle: Path) -> None:
+    with started(emoji_bundle, "--instances", "2") as (_, address), Client(address) as client:
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda seed: client.generate("a cat face", steps=3, seed=seed), range(4)))
+        info = client.models()
+    with started(emoji_bundle) as (_, address), Client(address) as client:
+        alone = [client.generate("a cat face", steps=3, seed=seed) for seed in range(4)]
+    assert [model.name for model in info] == ["emoji"]
+    assert [result.files for result in results] == [result.files for result in alone]
+
+
+def test_instances_and_a_memory_budget_are_refused_together(
+    emoji_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["serve", str(emoji_bundle), "--instances", "2", "--memory-budget", "8GiB", "--no-metrics"]) != 0
+    assert "each has engines of its own, which a memory budget does not count" in capsys.readouterr().err

@@ -16,8 +16,9 @@ from mezzotint.engines.errors import (
 )
 from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig, ServerConfig
-from mezzotint.server.core import Core, Handle
+from mezzotint.server.core import Core
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
+from mezzotint.server.handle import Handle
 from mezzotint.server.job import Caller
 from mezzotint.server.pictures import PictureOptions
 from tests.fakes import UNET, FakeClock, FakeEngine, fake_model

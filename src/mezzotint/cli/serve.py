@@ -94,6 +94,15 @@ MEMORY_SIZE = MemorySize()
 )
 @server_options
 @click.option(
+    "--instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Engine loops that share the threads and the requests of each bundle, each with engines and memory of its own. "
+    "More than one is worth it on machines of many cores, where calls gain little from the last half of them: "
+    "`mezzotint tune` measures that.",
+)
+@click.option(
     "--priority-levels",
     type=click.IntRange(min=1),
     default=3,
@@ -197,6 +206,7 @@ def command(
     max_queue_size: int,
     max_started_images: int,
     policy: str,
+    instances: int,
     priority_levels: int,
     admit_late: bool,
     on_flagged: str,
@@ -234,7 +244,9 @@ def command(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        core=CoreConfig(max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged)),
+        core=CoreConfig(
+            max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged), instances
+        ),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
         lifecycle=LifecycleConfig(model_repository, max_failures),
