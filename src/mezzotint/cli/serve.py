@@ -98,7 +98,7 @@ MEMORY_SIZE = MemorySize()
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Engine loops that share the threads and the requests of each bundle, each with engines and memory of its own. "
+    help="Engine loops that share the threads and the requests of each bundle, each with its own engines and memory. "
     "More than one is worth it on machines of many cores, where calls gain little from the last half of them: "
     "`mezzotint tune` measures that.",
 )
