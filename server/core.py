@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
-
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Unavailable
 from mezzotint.engines.image import Batch, Image, Stage
@@ -36,7 +33,7 @@ from mezzotint.server.learn import WarmUp
 from mezzotint.server.logs import log_ending
 from mezzotint.server.loop import Loop
 from mezzotint.server.observer import Call, Observer, Watched
-from mezzotint.server.pictures import PictureOptions, encode_preview, finish_picture, timings
+from mezzotint.server.pictures import Latents, PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
 from mezzotint.server.scheduler import Scheduler
 from mezzotint.server.ticket import Departure, Outcome
@@ -152,9 +149,8 @@ class Core:
             QueueFull: the queue has no room.
             Unavailable: the server is stopping.
         """
-        level = check_priority(caller.priority, self._priority_levels)
-        whose = replace(caller, priority=level)
-        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, whose)
+        who = replace(caller, priority=check_priority(caller.priority, self._priority_levels))
+        job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, who)
         with self._changed:
             if self._draining:
                 raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
@@ -200,9 +196,7 @@ class Core:
             raise
         self._loop.post(partial(self._admit, job, images, warnings))
 
-    def _progress(
-        self, job: Job, index: int, step: int, latents: npt.NDArray[np.float32] | None, finish: float
-    ) -> None:
+    def _progress(self, job: Job, index: int, step: int, latents: Latents | None, finish: float) -> None:
         preview = None if latents is None else encode_preview(self.model, latents)
         job.emit(Progress(index, step, job.request.steps, preview, 1e3 * finish))
 
@@ -226,13 +220,10 @@ class Core:
         try:
             if job.cancelled:
                 raise cancelled()
-            with job.caller.toll(images):
+            who = job.caller
+            with who.toll(images):
                 ticket = self._scheduler.submit(
-                    images,
-                    arrival=job.arrival,
-                    deadline=job.deadline,
-                    client=job.caller.client,
-                    priority=job.caller.priority,
+                    images, arrival=job.arrival, deadline=job.deadline, client=who.client, priority=who.priority
                 )
         except Exception as error:
             self._end(job, error)
@@ -242,8 +233,8 @@ class Core:
         job.begin(ticket)
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
-        start, finish = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
-        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, start, finish)
+        when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
+        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, *when)
         self._post(job, partial(job.emit, accepted))
         if self._draining:
             self._end_late()

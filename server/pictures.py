@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from mezzotint.engines.picture import check_format, encode_picture, parameters_t
 from mezzotint.engines.sampling import get_sampler
 from mezzotint.server.events import Picture, Preview, Timings
 from mezzotint.server.flagged import OnFlagged, shown
+
+Latents: TypeAlias = npt.NDArray[np.float32]
+"""float32 [C, height, width], on the host."""
 
 _PREVIEW_QUALITY = 80
 
@@ -61,7 +65,7 @@ def finish_picture(
     return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)
 
 
-def encode_preview(model: Model, latents: npt.NDArray[np.float32]) -> Preview:
+def encode_preview(model: Model, latents: Latents) -> Preview:
     """Encode the preview of predicted clean latents, float32 [C, height, width], at their own size."""
     pixels = model.preview_rgb(latents)
     height, width, _ = pixels.shape

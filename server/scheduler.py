@@ -125,8 +125,7 @@ class Scheduler:
         Raises:
             QueueFull: the queue has no room for them now.
             DeadlineTooSoon: the deadline will have passed before those are done who are here.
-            InvalidRequest: the queue never will have room, an image's rows do not fit into a call, or the deadline
-                would pass on an empty server.
+            InvalidRequest: it has no room in any call or queue of this server, or no time on an empty one.
             DeadlineExpired: the deadline has passed already.
         """
         check_images(images, min(self._max_rows.values()), self._max_queue_size)
