@@ -44,6 +44,7 @@ def test_each_round_begins_elsewhere_and_takes_all() -> None:
     assert order(["a"], 5) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_turn_measures_and_paints_and_is_not_taken_twice(emoji_bundle: Path, emoji: Model, tmp_path: Path) -> None:
     there, absent = entry("there", emoji_bundle), entry("absent", tmp_path / "nothing")
     first = run_rounds([there, absent], 2, tmp_path, tmp_path, timeout_s=100)

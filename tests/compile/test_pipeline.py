@@ -67,6 +67,7 @@ def test_a_bundle_says_what_it_is(sd21_checkpoint: Path, tmp_path: Path) -> None
     assert "## Stages" in (tmp_path / "b" / "compile_report.md").read_text()
 
 
+@pytest.mark.slow
 def test_auto_leaves_fp32_only_for_a_verified_gain_and_says_so(sd15_checkpoint: Path, tmp_path: Path) -> None:
     compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "auto"}), lambda _: None)
     report = json.loads((tmp_path / "b" / "compile_report.json").read_text())
