@@ -37,7 +37,7 @@ class Place:
     left: float
 
 
-def order(places: Sequence[Place], policy: Policy, freed: dict[str, float], now: float) -> Sequence[int]:
+def ordered(places: Sequence[Place], policy: Policy, freed: dict[str, float], now: float) -> Sequence[int]:
     """Return the places' indices, the first to go first; ties as they stand.
 
     Args:
@@ -67,7 +67,8 @@ def fair_arrivals(
 
     A client's first image came when it did, or when the one before it left, whichever is later; its second one comes
     when the work of the first will be done, and so on. So a client with many images has one in the queue, as it were,
-    and one with a single image is not moved (self-clocked fair queueing, Golestani 1994, on the policy's clock).
+    and one with a single image is not moved. After self-clocked fair queueing (Golestani 1994), on the policy's clock
+    instead of a virtual one.
 
     Args:
         arrival: seconds, by image.

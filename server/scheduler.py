@@ -15,7 +15,7 @@ from mezzotint.server.admission import check_deadline, check_images, queue_full
 from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts, Work
 from mezzotint.server.demand import Demand
 from mezzotint.server.forecast import Forecast, Intervals, Pace, forecast
-from mezzotint.server.order import Place, order
+from mezzotint.server.order import Place, ordered
 from mezzotint.server.policy import Policy, fcfs
 from mezzotint.server.ticket import Departure, Outcome, Ticket
 
@@ -299,4 +299,4 @@ class Scheduler:
         """Return the images that still want to run, the policy's first first; ties as submitted."""
         wanted = [item for item in self._places.items() if item[1].ticket.unwanted(now) is None]
         places = [entry.place for _, entry in wanted]
-        return [wanted[i][0] for i in order(places, self._policy, self._freed, now)]
+        return [wanted[i][0] for i in ordered(places, self._policy, self._freed, now)]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mezzotint.engines.variants import FULL
-from mezzotint.server.order import Place, fair_arrivals, order
+from mezzotint.server.order import Place, fair_arrivals, ordered
 from mezzotint.server.policy import POLICIES, fcfs, log_boost
 from mezzotint.server.scheduler import Scheduler
 from tests.fakes import FakeImage
@@ -21,23 +21,23 @@ def place(arrival: float, *, left: float = 1.0, client: str = "", priority: int 
 
 def test_of_one_client_the_policy_alone_decides() -> None:
     places = [place(0.0, left=50.0), place(1.0, left=4.0), place(2.0, left=10.0)]
-    assert list(order(places, log_boost(20.0), {}, 3.0)) == [1, 2, 0]
+    assert list(ordered(places, log_boost(20.0), {}, 3.0)) == [1, 2, 0]
 
 
 def test_of_many_clients_with_an_image_each_too() -> None:
     places = [place(float(i), left=left, client=str(i)) for i, left in enumerate((50.0, 4.0, 10.0))]
-    assert list(order(places, log_boost(20.0), {}, 3.0)) == [1, 2, 0]
+    assert list(ordered(places, log_boost(20.0), {}, 3.0)) == [1, 2, 0]
 
 
 def test_a_higher_priority_goes_first_whatever_the_policy_says() -> None:
     places = [place(0.0, priority=2), place(1.0, priority=1), place(2.0, priority=2), place(3.0, priority=1)]
-    assert list(order(places, fcfs, {}, 4.0)) == [1, 3, 0, 2]
+    assert list(ordered(places, fcfs, {}, 4.0)) == [1, 3, 0, 2]
 
 
 def test_a_single_image_goes_before_the_rest_of_a_client_with_many() -> None:
     many = [place(0.0, client="many") for _ in range(50)]
     single = place(10.0, client="single")
-    assert list(order([*many, single], fcfs, {"many": 9.5}, 10.0))[:3] == [0, 50, 1]
+    assert list(ordered([*many, single], fcfs, {"many": 9.5}, 10.0))[:3] == [0, 50, 1]
 
 
 def test_two_clients_with_many_take_turns_though_one_came_first() -> None:
@@ -71,7 +71,7 @@ def test_a_client_with_single_images_waits_no_longer_beside_one_with_many() -> N
 def test_every_order_names_every_image_once(policy: str, images: list[tuple[float, float, str]]) -> None:
     scheduler = make_scheduler()
     places = [place(arrival, left=left, client=client) for arrival, left, client in images]
-    found = order(places, POLICIES[policy](scheduler._demand), {"a": 40.0}, 60.0)
+    found = ordered(places, POLICIES[policy](scheduler._demand), {"a": 40.0}, 60.0)
     assert sorted(found) == list(range(len(images)))
 
 
