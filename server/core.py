@@ -5,7 +5,6 @@ Checking, tokenising and picture encoding run in a small executor, engines in th
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from mezzotint.server.loop import Loop
 from mezzotint.server.observer import Call, Observer, Watched
 from mezzotint.server.pictures import Latents, PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
+from mezzotint.server.register import Register
 from mezzotint.server.scheduler import Scheduler
 from mezzotint.server.ticket import Departure, Outcome
 
@@ -88,10 +88,7 @@ class Core:
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
         self._jobs: dict[Image, Job] = {}  # the loop thread's own, as is the outlook
         self._outlook: Outlook[Image] = Outlook(self._scheduler.forecast)
-        self._changed = threading.Condition()
-        self._open: dict[Job, Worker] = {}
-        self._num_entering = 0
-        self._draining = False
+        self._open = Register()
         self._drained_by = math.inf
         self._warm_up = WarmUp(model, self._loop.post, lambda: self._scheduler.idle)
         self._loop.start()
@@ -111,12 +108,12 @@ class Core:
     @property
     def seconds_left(self) -> float:
         """The engine time that its requests still are, by prediction."""
-        return self._scheduler.seconds_left(self._num_entering)
+        return self._scheduler.seconds_left(self._open.num_entering)
 
     @property
     def num_waiting(self) -> int:
         """The images that wait to be started; a request that is still being taken in counts as one."""
-        return self._scheduler.num_waiting + self._num_entering
+        return self._scheduler.num_waiting + self._open.num_entering
 
     @property
     def num_started(self) -> int:
@@ -151,14 +148,8 @@ class Core:
         """
         who = replace(caller, priority=check_priority(caller.priority, self._priority_levels))
         job = Job(request_id, request, picture or PictureOptions(), on_event, self._clock(), deadline, who)
-        with self._changed:
-            if self._draining:
-                raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
-            if not self._scheduler.can_submit(self._num_entering + 1):
-                raise self._scheduler.queue_full(self._num_entering + 1)
-            self._num_entering += 1
-            self._open[job] = Worker(self._executor, partial(self._give_up, job))
-        self._post(job, partial(self._enter, job))
+        self._open.enter(job, Worker(self._executor, partial(self._give_up, job)), self._check_room)
+        self._open.post(job, partial(self._enter, job))
         return Handle(job, self._loop.post, self._scheduler)
 
     def drain(self, timeout: float) -> bool:
@@ -166,18 +157,16 @@ class Core:
 
         Those that will not be done by then, as far as can be foreseen, end at once with ``Unavailable``.
         """
-        with self._changed:
-            self._draining = True
-            self._drained_by = self._clock() + timeout
-            self._loop.post(self._end_late)
-            return self._changed.wait_for(lambda: not self._open, timeout)
+        self._drained_by = self._clock() + timeout
+        self._open.close()
+        self._loop.post(self._end_late)
+        return self._open.wait(timeout)
 
     def close(self, why: str = "the server was stopped before the request was done; send it to another") -> None:
         """End what is still open with ``Unavailable``, whose sentence is ``why``, stop the thread, free the engines."""
         self._warm_up.stop()
-        with self._changed:
-            self._draining = True
-        for job in tuple(self._open):
+        self._open.close()
+        for job in self._open:
             self._end(job, Unavailable(why))
         self._loop.stop()
         self._warm_up.join()
@@ -192,7 +181,7 @@ class Core:
             images = self.model.start(request)
             warnings = (*self.model.warnings(request), *left_out)
         except Exception:
-            self._entered()
+            self._open.entered()
             raise
         self._loop.post(partial(self._admit, job, images, warnings))
 
@@ -229,14 +218,14 @@ class Core:
             self._end(job, error)
             return
         finally:
-            self._entered()
+            self._open.entered()
         job.begin(ticket)
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
         accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, *when)
-        self._post(job, partial(job.emit, accepted))
-        if self._draining:
+        self._open.post(job, partial(job.emit, accepted))
+        if self._open.closed:
             self._end_late()
 
     def _on_call(self, call: Call) -> None:
@@ -260,32 +249,29 @@ class Core:
             job = self._jobs[image]
             if job.stepped(image):
                 finish = self._outlook.of((image,), self._clock()).finish
-                self._post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
+                self._open.post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
 
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image
         job = self._jobs.pop(image)
         self._observer.left(self.model.name, departure.outcome)
         if departure.outcome is Outcome.FINISHED:
-            self._post(job, partial(self._deliver, job, image))
+            self._open.post(job, partial(self._deliver, job, image))
             return
         self._scheduler.cancel(departure.ticket)  # a request ends as a whole
         self._end(job, reason_of(departure, job, failure))
 
     # In any thread
 
-    def _post(self, job: Job, piece: Callable[[], None]) -> None:
-        worker = self._open.get(job)
-        if worker is not None:
-            worker.post(piece)
+    def _check_room(self, num_entering: int) -> None:
+        if self._open.closed:
+            raise Unavailable(f"model {self.model.name}: the server is stopping; send the request to another")
+        if not self._scheduler.can_submit(num_entering):
+            raise self._scheduler.queue_full(num_entering)
 
     def _spent(self, job: Job, images: tuple[Image, ...]) -> Timings:
         started = job.ticket.started if job.ticket else None
         return timings(images, arrival=job.arrival, started=started, now=self._clock())
-
-    def _entered(self) -> None:
-        with self._changed:
-            self._num_entering -= 1
 
     def _end(self, job: Job, error: Exception | None) -> None:
         """Write a request's line in the log and tell its caller the ending, unless it has ended."""
@@ -295,7 +281,5 @@ class Core:
         ending = ending_of(self.model.name, job, spent, self._clock(), error)
         log_ending(logger, ending, job.request)
         self._observer.ended(ending)
-        with self._changed:
-            self._open.pop(job, None)
-            self._changed.notify_all()
+        self._open.leave(job)
         job.tell(Finished() if error is None else Failed(error))

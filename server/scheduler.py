@@ -1,4 +1,4 @@
-"""The request scheduler: which images share the next engine call. Pure and synchronous; the clock is passed in.
+"""The request scheduler: images on their way from call to call. Pure and synchronous; the clock is passed in.
 
 Knows images by ``stage``, ``variant``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no
 latents. One thread calls it (``server/loop.py``).
@@ -17,6 +17,7 @@ from mezzotint.server.demand import Demand
 from mezzotint.server.forecast import Forecast, Intervals, Pace, forecast
 from mezzotint.server.order import Place, ordered
 from mezzotint.server.policy import Policy, fcfs
+from mezzotint.server.sharing import next_call
 from mezzotint.server.ticket import Departure, Outcome, Ticket
 
 
@@ -260,40 +261,8 @@ class Scheduler:
             self._freed.pop(ticket.client, None)
 
     def _choose(self, now: float) -> tuple[Image, ...]:
-        """Return the images of the next call, the first in order first."""
         order = self._in_order(now)
-        waits = any(image.stage is Stage.DENOISE for image in order)
-        decoding = next((image for image in order if image.stage is Stage.DECODE), None)
-        if decoding is not None and not (self._decoded_last and waits):
-            return (decoding,)
-        places = self._max_started_images - sum(image.stage is not Stage.ENCODE for image in order)
-        joint = self._joint([image for image in order if image.stage is not Stage.DECODE], places)
-        new = tuple(image for image in joint if image.stage is Stage.ENCODE)
-        return tuple(image for image in new if image.signature == new[0].signature) if new else joint
-
-    def _joint(self, order: Sequence[Image], places: int) -> tuple[Image, ...]:
-        """Return the first image and those behind it that share its call, new ones among them that shall join it.
-
-        They are as many as fit and overtake nobody. A new image's first call is a full one; ``places`` of them may
-        start.
-        """
-        chosen: list[Image] = []
-        head: Image | None = None  # the first that has been started
-        num_rows = 0
-        for image in order:
-            is_new = image.stage is Stage.ENCODE
-            if is_new and not places:
-                continue
-            if not is_new and head is not None and image.signature != head.signature:
-                continue
-            most = self._max_rows[FULL if is_new else image.variant]
-            if num_rows + image.num_rows > most:
-                break
-            chosen.append(image)
-            num_rows += image.num_rows
-            places -= is_new
-            head = head or (None if is_new else image)
-        return tuple(chosen)
+        return next_call(order, self._max_rows, self._max_started_images, decoded_last=self._decoded_last)
 
     def _in_order(self, now: float) -> list[Image]:
         """Return the images that still want to run, the policy's first first; ties as submitted."""
