@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,8 @@ from mezzotint.server.core import Core
 from mezzotint.server.service import SERVICE
 from mezzotint.server.watching import watching
 from tests.fakes import UNET, FakeEngine, fake_model
+from tests.server.bundles import write_bundle
+from tests.server.tokens_file import TokensFile
 
 
 @dataclass
@@ -93,6 +96,28 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), access, **bundle))
 
         yield begin
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A model repository of two versions of one model, and of three other models."""
+    write_bundle(tmp_path, "one", name="model", sampler="ddim")
+    write_bundle(tmp_path, "two", name="model", sampler="euler_a")
+    for name in ("a", "b", "c"):
+        write_bundle(tmp_path, name)
+    return tmp_path
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> TokensFile:
+    return TokensFile(tmp_path / "tokens")
+
+
+@pytest.fixture
+def audited(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged, refusals too."""
+    caplog.set_level(logging.INFO, "mezzotint")
+    return caplog
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""Bundles that make room for each other under a memory budget, over a real socket, on fake engines."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mezzotint.engines.manifest import MANIFEST
+from mezzotint.server import lifecycle
+from tests.server.bundles import UNIT, FakeLoader, write_bundle
+from tests.server.conftest import eventually
+from tests.server.hosting import hosting, refusal_of
+
+Code = grpc.StatusCode
+
+
+async def test_idle_bundles_make_room_and_a_request_brings_them_back(root: Path) -> None:
+    async with hosting(root, "a", "b", loader=FakeLoader(room=2 * UNIT)) as host:
+        await host.ask("b")
+        await host.ask("a")
+        await host.client.load_model("c")
+        assert await host.states() == {"a": "ready", "b": "unavailable", "c": "ready"}
+        assert [m.reason for m in await host.client.models() if m.name == "b"] == [
+            "its memory was needed; the next request loads it again"
+        ]
+        assert await host.serves("b")
+        assert all(await asyncio.gather(*(host.ask("b", seed=seed) for seed in range(3))))
+        assert await host.states() == {"a": "unavailable", "b": "ready", "c": "ready"}
+        assert [len(host.loader.unets[name]) for name in "abc"] == [1, 2, 1]
+
+
+async def test_what_has_no_room_is_refused_at_once_and_nothing_is_evicted_for_it(root: Path) -> None:
+    async with hosting(root, "a", "b", loader=FakeLoader(room=2 * UNIT, sizes={"c": 2, "two": 3})) as host:
+        host.unet("b").hold()
+        busy = host.ask("b")
+        assert await asyncio.to_thread(host.unet("b").entered.acquire, timeout=10)
+        for folder in ("c", "two"):
+            refusal = await refusal_of(host.client.load_model(folder))
+            assert refusal.code is Code.RESOURCE_EXHAUSTED
+            assert f"{folder} needs {host.loader.sizes[folder] * UNIT}, idle ones hold {UNIT}" in str(refusal)
+        assert await host.states() == {"a": "ready", "b": "ready"}
+        host.unet("b").release()
+        assert (await busy).files
+        await host.client.load_model("c")
+        assert await host.states() == {"a": "unavailable", "b": "unavailable", "c": "ready"}
+        host.unet("c").hold()
+        busy = host.ask("c")
+        assert await asyncio.to_thread(host.unet("c").entered.acquire, timeout=10)
+        assert (await refusal_of(host.ask("a"))).code is Code.RESOURCE_EXHAUSTED
+        host.unet("c").release()
+        await busy
+        assert (await host.ask("a")).files  # and tries again with the next request
+
+
+async def test_a_load_waits_for_the_memory_of_a_version_that_is_finishing(root: Path) -> None:
+    async with hosting(root, "one", loader=FakeLoader(room=2 * UNIT)) as host:
+        unet = host.unet("one")
+        unet.hold()
+        accepted = host.ask(steps=3)
+        assert await asyncio.to_thread(unet.entered.acquire, timeout=10)
+        await host.client.load_model("two")
+        third = asyncio.create_task(host.client.load_model("one"))
+        await asyncio.sleep(0.1)
+        assert not third.done()
+        unet.release()
+        assert (await accepted).files
+        assert (await third).replaced_digest
+
+
+async def test_requests_wait_for_an_evicted_bundle_within_their_deadlines_and_not_too_many(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_MAX_WAITING", 2)
+    async with hosting(root, "a", loader=FakeLoader(room=UNIT)) as host:
+        await host.client.load_model("b")
+        host.loader.gate.clear()
+        patient, hasty = host.ask("a"), host.ask("a", timeout=0.3)
+        await eventually(lambda: host.server.catalog.version("a").num_waiting == 2)
+        assert (await refusal_of(host.ask("a"))).code is Code.UNAVAILABLE
+        assert (await refusal_of(hasty)).code is Code.DEADLINE_EXCEEDED
+        assert await host.states() == {"a": "loading", "b": "unavailable"}
+        host.loader.gate.set()
+        assert (await patient).files
+
+
+async def test_a_bundle_that_is_gone_cannot_be_loaded_again_and_says_so(root: Path) -> None:
+    async with hosting(root, "a", "b", loader=FakeLoader(room=2 * UNIT)) as host:
+        await host.client.load_model("c")  # a makes room
+        (root / "a" / MANIFEST).unlink()
+        assert (await refusal_of(host.ask("a"))).code is Code.FAILED_PRECONDITION
+        refusal = await refusal_of(host.ask("a"))
+        assert refusal.code is Code.UNAVAILABLE
+        assert str(refusal).startswith(f"model a could not be loaded again: {root / 'a'}: no bundle there")
+        assert not await host.serves("a")
+        write_bundle(root, "b", name="other")
+        host.unet("b").failures = 3
+        for _ in range(3):
+            await refusal_of(host.ask("b"))
+        await eventually(lambda: "holds other by now" in host.server.catalog.version("b").reason)
