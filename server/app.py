@@ -25,6 +25,7 @@ from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.health import Failures
 from mezzotint.server.instances import Instances
+from mezzotint.server.intake import Intake
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
@@ -83,7 +84,8 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._door = FrontDoor(access, observer)
         self._grpc = grpc.aio.server(options=(*_OPTIONS, *self._door.options), interceptors=self._door.interceptors)
-        self._grpc.add_generic_rpc_handlers((Service(self.lifecycle, observer, access).handler(),))
+        intake = Intake(self.lifecycle, observer or Observer(), access)
+        self._grpc.add_generic_rpc_handlers((Service(self.lifecycle, intake, access.max_request_bytes).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 

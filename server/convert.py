@@ -3,7 +3,6 @@
 import math
 import string
 import uuid
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +17,8 @@ from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.catalog import State, Version
 from mezzotint.server.events import Accepted, Picture, Progress
+from mezzotint.server.intake import Order
+from mezzotint.server.limits import check_lengths
 from mezzotint.server.pictures import PictureOptions
 
 M = TypeVar("M", bound=Message)
@@ -46,18 +47,8 @@ _SCALARS = (
 )
 _OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval")
 _LISTS = ("custom_sigmas", "cache_schedule")
-_MAX_LENGTHS = dict.fromkeys(("model", "sampler", "sigmas", "spacing", "decoder"), 256) | dict.fromkeys(_LISTS, 4096)
+_MAX_NAME_LENGTH = 256
 _MAX_AXES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A GenerateRequest in our own words."""
-
-    model: str
-    request: Request
-    picture: PictureOptions
-    priority: int
 
 
 def parse_as(kind: type[M], data: bytes, max_bytes: int) -> M | InvalidRequest:
@@ -92,20 +83,21 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
         raise InvalidRequest(
             f"request_id: must be at most {_MAX_ID_LENGTH} letters, digits and -_.:, such as a UUID; or leave it out"
         )
-    for field, most in _MAX_LENGTHS.items():
-        if len(getattr(message, field)) > most:
-            raise InvalidRequest(
-                f"{field}: has a length of {len(getattr(message, field))}; the limit is {most}, shorten it"
-            )
+    if len(message.model) > _MAX_NAME_LENGTH:
+        raise InvalidRequest(
+            f"model: has a length of {len(message.model)}; the limit is {_MAX_NAME_LENGTH}, shorten it"
+        )
     if message.image_format not in _FORMATS:
         raise InvalidRequest(f"image_format={message.image_format}: must be one of {', '.join(_FORMAT_CODES)}")
     values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}
     values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
     values |= {name: tuple(getattr(message, name)) for name in _LISTS}
+    request = Request(**values)
+    check_lengths(request)
     quality = message.quality or PictureOptions().quality
     picture = PictureOptions(_FORMATS[message.image_format], quality)
-    return Order(message.model, Request(**values), picture, message.priority)
+    return Order(message.model, request, picture, message.priority)
 
 
 def array_of(field: str, tensor: pb.Tensor) -> npt.NDArray[np.float32]:

@@ -6,6 +6,17 @@ from mezzotint.engines.errors import InvalidRequest, MezzotintError
 from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.request import Request, size_of
 
+_MAX_LENGTHS = dict.fromkeys(("sampler", "sigmas", "spacing", "decoder"), 256)
+_MAX_LENGTHS |= dict.fromkeys(("custom_sigmas", "cache_schedule"), 4096)
+
+
+def check_lengths(request: Request) -> None:
+    """Refuse names and lists that no request needs, before anything looks into them. Raises InvalidRequest."""
+    for field, most in _MAX_LENGTHS.items():
+        length = len(getattr(request, field))
+        if length > most:
+            raise InvalidRequest(f"{field}: has a length of {length}; the limit is {most}, shorten it")
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:

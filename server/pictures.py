@@ -19,6 +19,9 @@ from mezzotint.server.flagged import OnFlagged, shown
 Latents: TypeAlias = npt.NDArray[np.float32]
 """float32 [C, height, width], on the host."""
 
+RAW = "raw"
+"""A picture's format where its ``data`` are its pixels, uint8 [height, width, 3], for front ends that send arrays."""
+
 _PREVIEW_QUALITY = 80
 
 
@@ -30,7 +33,8 @@ class PictureOptions:
     quality: int = 90
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        if self.format != RAW:
+            check_format(self.format)
         if not 1 <= self.quality <= 100:
             raise InvalidRequest(f"quality={self.quality}: must be between 1 and 100; 90 is usual")
 
@@ -49,6 +53,10 @@ def finish_picture(
     manifest, request = model.manifest, image.request
     given = shown(image, image.pixels, on_flagged)
     height, width, _ = given.pixels.shape
+    about = (options.format, width, height, model.digest)
+    if options.format == RAW:
+        data = given.pixels.tobytes()
+        return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)
     sampler, _ = get_sampler(request.sampler or manifest.schedule.default_sampler)
     parameters = parameters_text(
         request,
@@ -61,7 +69,6 @@ def finish_picture(
         safety=given.note,
     )
     data = encode_picture(given.pixels, format=options.format, quality=options.quality, parameters=parameters)
-    about = (options.format, width, height, model.digest)
     return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)
 
 
