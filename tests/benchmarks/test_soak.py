@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import soak
-from benchmarks.soak import Sample, rows_of, slope
+from benchmarks.soak import Sample, Slope, rows_of, slope
 
 MINUTES = np.linspace(0, 30, 200)
 
@@ -21,17 +21,24 @@ def noisy(growth_per_hour: float) -> list[float]:
 def test_a_slope_is_found_with_its_interval() -> None:
     found = slope(list(MINUTES), noisy(100))
     assert abs(found.per_hour - 100) < found.half < 20
-    assert not found.is_flat
+    assert found.verdict(500) == "grows"
 
 
 def test_what_only_moves_up_and_down_is_flat() -> None:
-    assert slope(list(MINUTES), noisy(0)).is_flat
-    assert slope(list(MINUTES), [7.0] * len(MINUTES)).is_flat
+    assert Slope(0.0, 0.0).verdict(7) == "flat"
+    assert slope(list(MINUTES), noisy(0)).verdict(5000) == "flat"
+    assert slope(list(MINUTES), [7.0] * len(MINUTES)).verdict(7) == "flat"
+
+
+def test_growth_that_matters_to_nobody_is_flat_and_noise_that_could_hide_some_is_unclear() -> None:
+    assert Slope(2.9, 2.8).verdict(669) == "flat"
+    assert Slope(2.9, 2.8).verdict(50) == "grows"
+    assert Slope(2.9, 10.0).verdict(669) == "unclear"
 
 
 def test_what_grows_while_it_warms_up_alone_is_flat() -> None:
     warm = [300 + min(200.0, 50 * minute) for minute in MINUTES]
-    assert slope(list(MINUTES), warm).is_flat
+    assert slope(list(MINUTES), warm).verdict(500) == "flat"
 
 
 def test_too_few_samples_say_so() -> None:
