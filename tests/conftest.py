@@ -15,13 +15,23 @@ from PIL import Image
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
+from tests.summary import SLOW
 
 ROOT = Path(__file__).parent.parent
 EMOJI = ROOT / "models" / "emoji"
 BUILD = ROOT / "build" / "tests"
 CACHE = BUILD / "cache"
 os.environ.setdefault("MEZZOTINT_SERVE_METRICS_PORT", "0")  # servers of tests run beside each other
+SMALL = ("--precision", "fp32", "--max-rows", "2", "--prompt", "a cat")
+"""How miniatures are compiled: what is asked alike is done once."""
 CALIBRATION_PROMPTS = ("a cat", "a dog by the sea")  # few, since torch paints them for every checkpoint
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests say so in the results, for ``tests.summary``."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.user_properties.append((SLOW, True))
 
 
 def compile_by_hand(source: Path, output: Path, *options: str) -> Path:
@@ -71,6 +81,12 @@ def sd15_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sd15_miniature(tmp_path_factory.mktemp("checkpoints") / "sd15-miniature")
 
 
+@pytest.fixture(scope="session")
+def sd15_bundle(sd15_checkpoint: Path) -> Path:
+    """It for OpenVINO at fp32."""
+    return compile_by_hand(sd15_checkpoint, BUILD / "sd15", *SMALL)
+
+
 @dataclass(frozen=True)
 class Checked:
     """A checkpoint with a safety checker, diffusers' own module of it, and pictures: it flags the first two alone.
@@ -85,15 +101,12 @@ class Checked:
 
 
 @pytest.fixture(scope="session")
-def checked(sd15_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+def checked(sd15_checkpoint: Path, sd15_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     """A miniature of Stable Diffusion 1.5 with a safety checker that knows its pictures."""
     from tests.miniatures import add_safety_checker
 
     request: dict[str, Any] = {"prompt": "a cat", "steps": 2, "guidance": 2.0}
-    options = ("--precision", "fp32", "--max-rows", "2", "--prompt", "a cat")
-    model = open_bundle(
-        compile_by_hand(sd15_checkpoint, BUILD / "sd15-unchecked", *options), LoadOptions(devices={}, cache=False)
-    )
+    model = open_bundle(sd15_bundle, LoadOptions(devices={}, cache=False))
     painted = [generate(model, [Request(**request, seed=seed)])[0][0].pixels for seed in range(1, 5)]
     model.close()
     rng = np.random.default_rng(0)
@@ -108,8 +121,7 @@ def checked(sd15_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def checked_bundle(checked: Checked) -> Path:
     """It for OpenVINO at fp32, with its safety checker."""
-    options = ("--precision", "fp32", "--max-rows", "2", "--prompt", "a cat", "--with-safety-checker")
-    return compile_by_hand(checked.folder, BUILD / "sd15-checked", *options)
+    return compile_by_hand(checked.folder, BUILD / "sd15-checked", *SMALL, "--with-safety-checker")
 
 
 @pytest.fixture(scope="session")
@@ -118,3 +130,9 @@ def sd21_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.miniatures import write_sd21_miniature
 
     return write_sd21_miniature(tmp_path_factory.mktemp("checkpoints") / "sd21-miniature")
+
+
+@pytest.fixture(scope="session")
+def sd21_bundle(sd21_checkpoint: Path) -> Path:
+    """It for OpenVINO at fp32."""
+    return compile_by_hand(sd21_checkpoint, BUILD / "sd21", *SMALL)

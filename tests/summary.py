@@ -6,26 +6,31 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
+SLOW = "slow"
+"""The property by which a test says that `make test` leaves it out."""
 _LIBRARIES = ("openvino", "onnxruntime", "torch", "diffusers", "numpy")
 
 
 def summary(results: Path) -> str:
-    """Return the page: counts and seconds for each test file, and the versions that were tried."""
+    """Return the page: counts and seconds for each test file by tier, and the versions that were tried."""
     from importlib.metadata import version
 
     cases = list(ElementTree.parse(results).getroot().iter("testcase"))
-    measured = [f"- {p.get('name')}: {p.get('value')}" for case in cases for p in case.iter("property")]
+    properties = [(str(p.get("name")), p.get("value")) for case in cases for p in case.iter("property")]
+    measured = [f"- {name}: {value}" for name, value in properties if name != SLOW]
     counts: dict[str, Counter[str]] = {}
-    seconds: Counter[str] = Counter()
+    seconds: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for case in cases:
         name = _file(case.get("classname", ""))
         outcomes = {child.tag for child in case}
         outcome = next((tag for tag in ("failure", "error", "skipped") if tag in outcomes), "passed")
         counts.setdefault(name, Counter())[outcome] += 1
-        seconds[name] += round(float(case.get("time", 0)), 3)
+        is_slow = any(p.get("name") == SLOW for p in case.iter("property"))
+        seconds[is_slow][name] += round(float(case.get("time", 0)), 3)
     versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     rows = [
-        f"| {name} | {c['passed']} | {c['failure'] + c['error']} | {c['skipped']} | {seconds[name]:.1f} |"
+        f"| {name} | {c['passed']} | {c['failure'] + c['error']} | {c['skipped']} "
+        f"| {seconds[False][name]:.1f} | {seconds[True][name]:.1f} |"
         for name, c in sorted(counts.items())
     ]
     total = sum(counts.values(), Counter[str]())
@@ -38,8 +43,12 @@ def summary(results: Path) -> str:
             f"{total['passed']} passed, {total['failure'] + total['error']} failed, {total['skipped']} skipped.",
             "",
             *([*measured, ""] if measured else []),
-            "| tests | passed | failed | skipped | seconds |",
-            "| --- | --- | --- | --- | --- |",
+            f"The tests of `make test` took {seconds[False].total():.0f} s, the slow ones "
+            f"{seconds[True].total():.0f} s more. What tests share, such as a compiled bundle, counts for the first "
+            "that needs it.",
+            "",
+            "| tests | passed | failed | skipped | seconds | seconds of slow ones |",
+            "| --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
         ]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mezzotint.cli.serve import READY
+from tests.conftest import CACHE, ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 class Session:
     """A reader who types one block after the other in a folder that holds the models."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str) -> None:
         self.folder = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -43,7 +43,8 @@ class Session:
         self.environment = os.environ | {
             "PATH": f"{commands}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT / "src"),
-            "MEZZOTINT_COMPILE_CACHE": str(ROOT / "build" / "tests" / "cache"),
+            "MEZZOTINT_COMPILE_CACHE": str(CACHE),
+            "MEZZOTINT_COMPILE_PRECISION": precision,
         }
         self.server: subprocess.Popen[str] | None = None
 
@@ -78,10 +79,13 @@ class Session:
             assert self.server.returncode == 0
 
 
-@pytest.fixture
-def session(tmp_path: Path, emoji_bundle: Path) -> Iterator[Session]:
-    """``emoji_bundle`` has filled the compiler's cache, so that the README's compile reuses most of it."""
-    reader = Session(tmp_path)
+@pytest.fixture(params=["fp32", pytest.param("auto", marks=pytest.mark.slow)])
+def session(request: pytest.FixtureRequest, tmp_path: Path, emoji_bundle: Path) -> Iterator[Session]:
+    """A reader, once of a precision whose engines ``emoji_bundle`` has made, once of the one that README's words mean.
+
+    ``auto`` builds and times several.
+    """
+    reader = Session(tmp_path, request.param)
     try:
         yield reader
     finally:

@@ -33,7 +33,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 RUNTIMES = ("openvino", "onnxruntime")
 
 
-@pytest.fixture(scope="module", params=["emoji", "sd15", "sd21"])
+@pytest.fixture(scope="module", params=["emoji", "sd15", pytest.param("sd21", marks=pytest.mark.slow)])
 def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
     source = EMOJI if request.param == "emoji" else request.getfixturevalue(f"{request.param}_checkpoint")
     return load_checkpoint(source)

@@ -7,53 +7,48 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mezzotint.compile.job import CompileJob, StageEvent, Status
+from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
 from mezzotint.engines.errors import CompileError, InvalidRequest
 from mezzotint.engines.manifest import AxisRange, Component, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from tests.conftest import BUILD, CACHE, CALIBRATION_PROMPTS, ROOT
+from tests.compile.jobs import ends_of, events_of, job
+from tests.conftest import BUILD, CACHE, ROOT
 
 # torch and diffusers warn of their own insides
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def job(source: Path, output: Path, **changes: Any) -> CompileJob:
-    common = {"cache": CACHE, "precision": {"": "fp32"}, "calibration_prompts": CALIBRATION_PROMPTS}
-    return CompileJob(source=str(source), output=output, **common | changes)
-
-
-def events_of(job: CompileJob) -> list[StageEvent]:
-    events: list[StageEvent] = []
-    compile_checkpoint(job, events.append)
-    return events
-
-
 def test_a_second_compile_reuses_every_stage(sd15_checkpoint: Path, tmp_path: Path) -> None:
     events_of(job(sd15_checkpoint, tmp_path / "first"))
-    again = events_of(job(sd15_checkpoint, tmp_path / "second"))
-    ends = {e.stage: e.status for e in again if e.status not in (Status.STARTED, Status.PROGRESS)}
+    ends = ends_of(events_of(job(sd15_checkpoint, tmp_path / "second")))
     assert {stage for stage, status in ends.items() if status is not Status.REUSED} == {"load", "bundle"}
     assert ends["export unet"] is Status.REUSED
     first, second = read_manifest(tmp_path / "first"), read_manifest(tmp_path / "second")
     assert first == second
 
 
-def test_a_bundle_says_what_it_is(sd21_checkpoint: Path, tmp_path: Path) -> None:
-    compile_checkpoint(job(sd21_checkpoint, tmp_path / "b", name="mini", max_rows=4), lambda _: None)
+@pytest.mark.parametrize(
+    ("checkpoint", "predicts"),
+    [("sd15_checkpoint", "epsilon"), pytest.param("sd21_checkpoint", "v_prediction", marks=pytest.mark.slow)],
+)
+def test_a_bundle_says_what_it_is(
+    checkpoint: str, predicts: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    source: Path = request.getfixturevalue(checkpoint)
+    compile_checkpoint(job(source, tmp_path / "b", name="mini", max_rows=4), lambda _: None)
     manifest = read_manifest(tmp_path / "b")
     check_files(tmp_path / "b", manifest)
     unet = manifest.engine(Component.UNET)
     assert manifest.name == "mini"
-    assert manifest.schedule.prediction_type == "v_prediction"
+    assert manifest.schedule.prediction_type == predicts
     assert manifest.latents.size_multiple == 64
     assert manifest.text.max_tokens == 77
     assert unet.axes["rows"] == AxisRange(min=1, opt=2, max=4)
@@ -110,14 +105,14 @@ def test_an_unknown_precision_is_one_sentence(sd15_checkpoint: Path, tmp_path: P
 
 def test_a_damaged_stage_is_built_again(sd15_checkpoint: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    shutil.copytree(CACHE, cache)
+    shutil.copytree(CACHE, cache, copy_function=os.link)
     events_of(job(sd15_checkpoint, tmp_path / "a", cache=cache))
     for index in cache.glob("build-text_encoder-fp32-*/text_encoder.bin"):
         content = bytearray(index.read_bytes())
         content[100] ^= 1
-        index.unlink()  # it may be a hard link into a bundle
+        index.unlink()  # it is a hard link into the cache of all tests
         index.write_bytes(content)
-    ends = {e.stage: e.status for e in events_of(job(sd15_checkpoint, tmp_path / "b", cache=cache))}
+    ends = ends_of(events_of(job(sd15_checkpoint, tmp_path / "b", cache=cache)))
     assert ends["build text_encoder fp32"] is Status.BUILT
     assert ends["build unet fp32"] is Status.REUSED
 
@@ -142,14 +137,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(sd15_checkpoint: Path, t
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mezzotint.compile.job import CompileJob
 from mezzotint.compile.pipeline import compile_checkpoint
-source, output, cache, stage = sys.argv[1:]
+from tests.compile.jobs import job
+source, output, cache = map(Path, sys.argv[1:4])
+stage = sys.argv[4]
 def report(event):
     if event.stage == stage and event.status == "started":
         import threading
         threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
-compile_checkpoint(CompileJob(source=source, output=Path(output), cache=Path(cache), precision={"": "fp32"}), report)
+compile_checkpoint(job(source, output, cache=cache), report)
 """
 STAGES = [
     "load", "reference", "export text_encoder", "export unet", "export vae_decoder", "export vae_encoder",
@@ -182,8 +178,7 @@ def test_kill_9_in_each_stage_leaves_no_bundle_and_the_next_run_finishes(sd15_ch
 def painted(checkpoint: Path, backend: str, precision: str) -> npt.NDArray[np.float32]:
     """Compile, paint one picture and return its latents."""
     output = BUILD / f"sd15-{backend}-{precision}"
-    wanted = job(checkpoint, output, backend=backend, precision={"": precision}, max_rows=2, prompts=("a cat",))
-    compile_checkpoint(wanted, lambda _: None)
+    compile_checkpoint(job(checkpoint, output, backend=backend, precision={"": precision}), lambda _: None)
     assert read_manifest(output).engine(Component.UNET).precision == precision
     model = open_bundle(output, LoadOptions(devices={}, cache=False))
     latents = generate(model, [Request(prompt="a cat", steps=4, seed=1, return_latents=True)])[0][0].latents
@@ -196,11 +191,11 @@ def painted(checkpoint: Path, backend: str, precision: str) -> npt.NDArray[np.fl
     ("precision", "limit", "backends"),
     [
         ("fp32", 1e-3, ("onnxruntime",)),
-        ("fp16", 2e-2, ("openvino", "onnxruntime")),
+        pytest.param("fp16", 2e-2, ("openvino", "onnxruntime"), marks=pytest.mark.slow),
         ("int8-weights", 1e-1, ("openvino", "onnxruntime")),
-        ("int4-weights", 2e-1, ("openvino", "onnxruntime")),
+        pytest.param("int4-weights", 2e-1, ("openvino", "onnxruntime"), marks=pytest.mark.slow),
         ("int8", 5e-1, ("openvino", "onnxruntime")),
-        ("int8-bf16", 5e-1, ("openvino",)),
+        pytest.param("int8-bf16", 5e-1, ("openvino",), marks=pytest.mark.slow),
     ],
 )
 def test_a_narrow_bundle_paints_nearly_what_fp32_does(

@@ -13,8 +13,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from safetensors.torch import load_file, save_file
 
 from mezzotint.compile.checkpoint import load_checkpoint
-from mezzotint.compile.job import CompileJob, StageEvent, Status
-from mezzotint.compile.pipeline import compile_checkpoint
+from mezzotint.compile.job import StageEvent, Status
 from mezzotint.compile.safety import Checker, load_checker, read_entry
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
 from mezzotint.engines.errors import CheckpointError
@@ -23,7 +22,8 @@ from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 from mezzotint.engines.safety import CONCEPT_SCORES, SPECIAL_SCORES, SafetyChecker, clip_input, is_flagged
 from mezzotint.engines.variants import FULL
-from tests.conftest import CACHE, EMOJI, Checked
+from tests.compile.jobs import events_of, job
+from tests.conftest import EMOJI, Checked
 
 # torch and diffusers warn of their own insides
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -41,10 +41,7 @@ ENTRY = SafetyEntry(
 
 
 def compiled(source: Path, output: Path, backend: str, **changes: Any) -> tuple[Manifest, list[StageEvent]]:
-    events: list[StageEvent] = []
-    common: dict[str, Any] = {"precision": {"": "fp32"}, "max_rows": 2, "prompts": ("a cat",)}
-    job = CompileJob(source=str(source), output=output, cache=CACHE, backend=backend, **common | changes)
-    compile_checkpoint(job, events.append)
+    events = events_of(job(source, output, backend=backend, **changes))
     check_files(output, read_manifest(output))
     return read_manifest(output), events
 

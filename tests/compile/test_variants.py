@@ -1,6 +1,7 @@
 """Step caching, decoders in parts and tiny decoders, through the whole compiler; and the line that verify draws."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from mezzotint.compile import decoder, maker, precision
+from mezzotint.compile import decoder
 from mezzotint.compile.decoder import even_parts, fewest_parts, guided_step_ms
-from mezzotint.compile.graph.quantise import Ranges
-from mezzotint.compile.job import CompileJob, StageEvent, Status
+from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
+from mezzotint.compile.stages import StageResult, Stages
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
 from mezzotint.engines.errors import CheckpointError, InvalidRequest, VerifyError
 from mezzotint.engines.manifest import Component, Manifest, Precision, read_manifest
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from tests.conftest import CACHE, CALIBRATION_PROMPTS, EMOJI
+from tests.compile.jobs import ends_of, events_of, job
 from tests.miniatures import write_tiny_decoder
 
 # torch and diffusers warn of their own insides
@@ -40,11 +41,6 @@ def bundle(sd15_checkpoint: Path, tiny: Path, tmp_path_factory: pytest.TempPathF
     output = tmp_path_factory.mktemp("bundles") / "all"
     compile_checkpoint(job(sd15_checkpoint, output, step_cache=1, decoder_parts=2, tiny_decoder=tiny), lambda _: None)
     return output
-
-
-def job(source: Path, output: Path, **changes: Any) -> CompileJob:
-    common = {"cache": CACHE, "precision": {"": "fp32"}, "max_rows": 2, "calibration_prompts": CALIBRATION_PROMPTS}
-    return CompileJob(source=str(source), output=output, **common | changes)
 
 
 def variants(manifest: Manifest, component: Component) -> list[str]:
@@ -101,11 +97,8 @@ def test_the_tiny_decoder_paints_what_diffusers_does_with_it(bundle: Path, tiny:
 
 
 def test_a_second_compile_reuses_the_variants(sd15_checkpoint: Path, bundle: Path, tiny: Path, tmp_path: Path) -> None:
-    events: list[StageEvent] = []
-    compile_checkpoint(
-        job(sd15_checkpoint, tmp_path / "b", step_cache=1, decoder_parts=2, tiny_decoder=tiny), events.append
-    )
-    ends = {e.stage: e.status for e in events if e.status not in (Status.STARTED, Status.PROGRESS)}
+    wanted = job(sd15_checkpoint, tmp_path / "b", step_cache=1, decoder_parts=2, tiny_decoder=tiny)
+    ends = ends_of(events_of(wanted))
     assert {stage for stage, status in ends.items() if status is not Status.REUSED} == {"load", "bundle"}
     assert {"cut unet", "cut vae_decoder parts", "verify vae_decoder_tiny fp32"} <= set(ends)
     assert read_manifest(tmp_path / "b") == read_manifest(bundle)
@@ -138,40 +131,36 @@ def test_a_variant_that_there_cannot_be_is_one_sentence(sd15_checkpoint: Path, t
     refused(CheckpointError, "decodes 4 channels to 3 at 4 times the size, expected 4 to 3 at 8", tiny_decoder=small)
 
 
-class Doctor:
-    """The compiler's precision passes, with every weight of one engine off by a factor."""
+def spoil(monkeypatch: pytest.MonkeyPatch, engine: str, factor: float, precision: Precision = Precision.FP32) -> None:
+    """Let the compiler make one engine of one precision with every weight off by a factor; the others stay."""
+    run = Stages.run
 
-    def __init__(self, folder: Path, stem: str, factor: float, only: Precision | None = None) -> None:
-        self.about = (stem, factor, only)
-        code = folder / "doctor.py"  # what the cache takes for the code of the stage
-        code.write_text(repr(self.about))
-        self.__file__ = str(code)
+    def spoilt(self: Stages, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> StageResult:
+        if name != f"derive {engine} {precision}":
+            return run(self, name, inputs, work)
 
-    def derive(
-        self,
-        source: Path,
-        target: Path,
-        value: Precision,
-        backend: str,
-        ranges: Ranges | None = None,
-        *,
-        without_zero_points: bool = False,
-    ) -> precision.PrecisionStats:
-        stem, factor, only = self.about
-        stats = precision.derive(source, target, value, backend, ranges, without_zero_points=without_zero_points)
-        if target.stem == stem and only in (None, value):
-            model = onnx.load(target)
-            for tensor in model.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
-                    array = numpy_helper.to_array(tensor)
-                    if array.size > 1:
-                        tensor.CopyFrom(numpy_helper.from_array((array * factor).astype(np.float32), tensor.name))
-            onnx.save(model, target)
-        return stats
+        def derive(folder: Path) -> Any:
+            detail = work(folder)
+            multiply_weights(folder / f"{engine}.onnx", factor)
+            return detail
+
+        return run(self, name, inputs | {"spoilt by": factor}, derive)
+
+    monkeypatch.setattr(Stages, "run", spoilt)
+
+
+def multiply_weights(file: Path, factor: float) -> None:
+    model = onnx.load(file)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
+            array = numpy_helper.to_array(tensor)
+            if array.size > 1:
+                tensor.CopyFrom(numpy_helper.from_array((array * factor).astype(np.float32), tensor.name))
+    onnx.save(model, file)
 
 
 @pytest.mark.parametrize(
-    ("stem", "sentence"),
+    ("engine", "sentence"),
     [
         ("unet", r"unet: output '(output|feature)' has"),
         ("unet_shallow", r"unet \(shallow\): output 'output' has"),
@@ -180,18 +169,18 @@ class Doctor:
     ],
 )
 def test_an_engine_with_weights_five_percent_off_is_refused(
-    sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str, sentence: str
+    sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, sentence: str
 ) -> None:
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(maker, "precision", Doctor(tmp_path, stem, 1.05))
+    spoil(monkeypatch, engine, 1.05)
     changes: dict[str, Any] = {"step_cache": 1, "decoder_parts": 2, "tiny_decoder": tiny}
     with pytest.raises(VerifyError, match=rf"{sentence} \d+\.\d dB .* tolerance of 70\.0 dB"):
         compile_checkpoint(job(sd15_checkpoint, tmp_path / "out" / "b", **changes), lambda _: None)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_int8_is_calibrated_on_what_engines_before_it_give(tmp_path: Path) -> None:
-    wanted = job(EMOJI, tmp_path / "b", precision={"": "int8"}, step_cache=0, decoder_parts=2)
+def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path, tmp_path: Path) -> None:
+    wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, step_cache=1, decoder_parts=2)
     compile_checkpoint(wanted, lambda _: None)
     manifest = read_manifest(tmp_path / "b")
     rounded = {(e.component, e.variant) for e in manifest.engines if e.precision is Precision.INT8}
@@ -202,11 +191,8 @@ def test_int8_is_calibrated_on_what_engines_before_it_give(tmp_path: Path) -> No
 def test_a_tiny_decoder_that_a_precision_spoils_is_built_at_fp32(
     sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "precision", Doctor(tmp_path, "vae_decoder_tiny", 1.5, only=Precision.INT8_WEIGHTS))
-    events: list[StageEvent] = []
-    compile_checkpoint(
-        job(sd15_checkpoint, tmp_path / "b", precision={"": "int8-weights"}, tiny_decoder=tiny), events.append
-    )
+    spoil(monkeypatch, "vae_decoder_tiny", 1.5, Precision.INT8_WEIGHTS)
+    events = events_of(job(sd15_checkpoint, tmp_path / "b", precision={"": "int8-weights"}, tiny_decoder=tiny))
     manifest = read_manifest(tmp_path / "b")
     assert manifest.engine(Component.VAE_DECODER).precision is Precision.INT8_WEIGHTS
     assert manifest.engine(Component.VAE_DECODER, "tiny").precision is Precision.FP32

@@ -14,7 +14,7 @@ from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
-from tests.conftest import BUILD, EMOJI, compile_by_hand
+from tests.conftest import EMOJI
 
 # diffusers' schedulers hand torch tensors to numpy functions, which numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.*__array__:DeprecationWarning")
@@ -106,10 +106,10 @@ def test_guidance_that_ends_early_gives_diffusers_picture(
     assert psnr_db((truth * 255).round().astype(np.uint8), made) >= 45
 
 
-@pytest.fixture(scope="module", params=["sd15", "sd21"])
+@pytest.fixture(scope="module", params=["sd15", pytest.param("sd21", marks=pytest.mark.slow)])
 def miniature(request: pytest.FixtureRequest) -> tuple[Checkpoint, Model]:
     folder: Path = request.getfixturevalue(f"{request.param}_checkpoint")
-    bundle = compile_by_hand(folder, BUILD / f"{request.param}-fp32", "--precision", "fp32")
+    bundle: Path = request.getfixturevalue(f"{request.param}_bundle")
     return load_checkpoint(folder), open_bundle(bundle, LoadOptions(devices={}, cache=False))
 
 
