@@ -9,8 +9,7 @@ import transformers
 
 from benchmarks.peers.layout import lay_out, name_tensors
 from benchmarks.peers.stamps import fingerprint, made
-
-EMOJI = Path(__file__).parents[2] / "models" / "emoji"
+from tests.conftest import EMOJI
 
 
 def test_a_folder_is_made_once_for_one_source(tmp_path: Path) -> None:

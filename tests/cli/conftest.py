@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mezzotint.cli.serve import READY
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 _PORT = ("--metrics-port", "0")  # several servers run side by side
 
 

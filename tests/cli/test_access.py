@@ -14,9 +14,9 @@ from mezzotint.cli import cli
 from mezzotint.cli.errors import run
 from mezzotint.cli.serve import READY
 from mezzotint.server.tokens import new_token, read_tokens
+from tests.conftest import ROOT
 from tests.server.certificates import Authority
 
-ROOT = Path(__file__).parents[2]
 PROMPT, NEGATIVE = "zebracrossing in moonlight", "quicksilver rain"
 
 

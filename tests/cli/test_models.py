@@ -1,7 +1,5 @@
 """``mezzotint models``: what it says, on a server of fake engines."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import LifecycleConfig
 from tests.server.bundles import FakeLoader, write_bundle
+from tests.threads import in_a_thread
 
 
 @pytest.fixture
@@ -20,25 +19,14 @@ def address(tmp_path: Path) -> Iterator[str]:
     """The address of a server of one model, in a thread of its own."""
     write_bundle(tmp_path, "one", name="model")
     write_bundle(tmp_path, "two", name="model", sampler="euler")
-    ready, stop = threading.Event(), asyncio.Event()
-    found: list[str] = []
-    loops: list[asyncio.AbstractEventLoop] = []
 
-    async def main() -> None:
+    async def make() -> Server:
         server = Server(Catalog(), loader=FakeLoader(), lifecycle=LifecycleConfig(tmp_path))
         await server.lifecycle.start([tmp_path / "one"])
-        found.append(f"127.0.0.1:{await server.start('127.0.0.1', 0)}")
-        loops.append(asyncio.get_running_loop())
-        ready.set()
-        await stop.wait()
-        await server.stop(5.0)
+        return server
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    assert ready.wait(10)
-    yield found[0]
-    loops[0].call_soon_threadsafe(stop.set)
-    thread.join()
+    with in_a_thread(make) as address:
+        yield address
 
 
 def test_models_are_listed_swapped_and_unloaded(address: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,9 +24,9 @@ from mezzotint.cli.scrape import Between, Sample, Snapshot, metrics_url, read
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.proto import mezzotint_pb2 as pb
 from tests.cli.conftest import log_of, started
+from tests.conftest import ROOT
 from tests.server.scraping import Scrape, get, scrape
 
-ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "docs" / "grafana.json").read_text(encoding="utf-8"))
 TARGET_LABELS = {"instance", "job"}  # Prometheus adds these to whatever it scrapes
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -15,8 +15,7 @@ from mezzotint import AsyncClient, Client, MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
 from tests.cli.conftest import started
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(

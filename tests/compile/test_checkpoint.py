@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.engines.errors import CheckpointError
+from tests.conftest import EMOJI
 from tests.miniatures import write_sd15_miniature
-
-EMOJI = Path(__file__).resolve().parents[2] / "models" / "emoji"
 
 Edit = Callable[[Path], None]
 

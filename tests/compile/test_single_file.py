@@ -12,9 +12,8 @@ from mezzotint.compile.diffusers_folder import load_scheduler, load_tokenizer, r
 from mezzotint.compile.single_file import DATA
 from mezzotint.engines.errors import CheckpointError
 from tests.compvis import State, compvis_state
+from tests.conftest import EMOJI
 from tests.miniatures import write_sd15_miniature, write_sd21_miniature
-
-EMOJI = Path(__file__).resolve().parents[2] / "models" / "emoji"
 
 
 @pytest.fixture(scope="module")

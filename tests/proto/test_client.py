@@ -1,7 +1,6 @@
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,30 +17,21 @@ from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
 from tests.fakes import fake_model
+from tests.threads import in_a_thread
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[str]:
     """The address of a server on fake engines, in a thread of its own."""
-    ready, stop = threading.Event(), asyncio.Event()
-    found: list[str] = []
 
-    async def main() -> None:
+    async def make() -> Server:
         model, _ = fake_model(tmp_path)
         server = Server(Catalog(["fake"]))
         server.catalog.add(Core(model, CoreConfig()))
-        found.append(f"127.0.0.1:{await server.start('127.0.0.1', 0)}")
-        found.append(asyncio.get_running_loop())  # type: ignore[arg-type]
-        ready.set()
-        await stop.wait()
-        await server.stop(5.0)
+        return server
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    assert ready.wait(10)
-    yield found[0]
-    found[1].call_soon_threadsafe(stop.set)  # type: ignore[attr-defined]
-    thread.join()
+    with in_a_thread(make) as address:
+        yield address
 
 
 def test_generate_returns_pictures_files_seeds_timings_and_warnings(target: str) -> None:

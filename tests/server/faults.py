@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mezzotint.server.service import SERVICE
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS = 0, 1, 4
 _END_STREAM, _END_HEADERS = 1, 4

@@ -26,8 +26,9 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Progress
 from mezzotint.server.outbox import Outbox
 from tests.cli.conftest import log_of, started
+from tests.conftest import ROOT
 from tests.server.conftest import Running, Start, eventually
-from tests.server.faults import ROOT, deaf_client, held, listening
+from tests.server.faults import deaf_client, held, listening
 
 NUM_DEAF = 500
 NUM_KILLED = 4

@@ -13,20 +13,18 @@ from PIL import Image
 from mezzotint import MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
-from mezzotint.engines.bundle import LoadOptions
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.picture import parse_parameters, read_parameters
 from mezzotint.engines.variants import FULL
 from mezzotint.proto.aio import AsyncStream
 from mezzotint.proto.results import Event, Picture
-from mezzotint.server.app import Server, load_core
-from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.flagged import OnFlagged, blurred, check_bundle
 from tests.conftest import Checked
 from tests.fake_manifest import fake_manifest
 from tests.server.conftest import Start, entered, eventually
+from tests.server.real import serving
 
 CHECKER = (Component.SAFETY_CHECKER, FULL)
 
@@ -163,22 +161,11 @@ async def test_a_real_checkpoints_pictures_are_checked_on_their_way_to_a_file(
     capsys: pytest.CaptureFixture[str],
     on_flagged: OnFlagged,
 ) -> None:
-    config = CoreConfig(on_flagged=on_flagged)
-    core = await asyncio.to_thread(load_core, checked_bundle, LoadOptions(devices={}, cache=False), config)
-    server = Server(Catalog([core.model.name]))
-    server.catalog.add(core)
-    address = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
     files = [tmp_path / f"{seed}.png" for seed in (1, 2, 3)]
     settings = ["--steps", str(checked.request["steps"]), "--guidance", str(checked.request["guidance"])]
-    codes = [
-        await asyncio.to_thread(
-            run,
-            cli,
-            ["generate", "a cat", "--server", address, *settings, "--seed", file.stem, "-o", str(file)],
-        )
-        for file in files
-    ]
-    await server.stop(5.0)
+    async with serving(checked_bundle, CoreConfig(on_flagged=on_flagged)) as (_, address):
+        asked = [["generate", "a cat", "--server", address, *settings, "--seed", f.stem, "-o", str(f)] for f in files]
+        codes = [await asyncio.to_thread(run, cli, words) for words in asked]
     said = capsys.readouterr()
     hide = blurred if on_flagged is OnFlagged.BLUR else np.asarray
     wanted = [hide(checked.pictures[0]), hide(checked.pictures[1]), checked.pictures[2]]

@@ -1,6 +1,5 @@
 """Initial noise, prompt states and noise levels that a client gives, through a server of the real demo model."""
 
-import asyncio
 from pathlib import Path
 
 import grpc
@@ -8,28 +7,22 @@ import numpy as np
 import pytest
 
 from mezzotint import AsyncClient, MezzotintClientError
-from mezzotint.engines.bundle import LoadOptions
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.variants import FULL
-from mezzotint.server.app import Server, load_core
-from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import CoreConfig
+from tests.server.real import serving
 
 
 async def test_what_a_client_gives_stands_for_seed_prompt_and_schedule(emoji_bundle: Path) -> None:
-    core = await asyncio.to_thread(load_core, emoji_bundle, LoadOptions(devices={}, cache=False), CoreConfig())
-    model, server = core.model, Server(Catalog([core.model.name]))
-    server.catalog.add(core)
-    prompts = [model.prompts.tokens(prompt).ids for prompt in ("", "a cat face")]
-    states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(np.stack(prompts))})
-    negative, positive = (np.array(state[0]) for state in states["states"])
-    schedule = model.manifest.schedule.noise_schedule()
-    sigmas = schedule.sigmas_at(schedule.timesteps(4, Spacing.LEADING)).tolist()
-    common = {"steps": 4, "guidance": 4.0, "sampler": "euler", "spacing": "leading", "return_latents": True, "seed": 7}
-    port = await server.start("127.0.0.1", 0)
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with serving(emoji_bundle) as (model, address), AsyncClient(address) as client:
+        prompts = [model.prompts.tokens(prompt).ids for prompt in ("", "a cat face")]
+        states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(np.stack(prompts))})
+        negative, positive = (np.array(state[0]) for state in states["states"])
+        schedule = model.manifest.schedule.noise_schedule()
+        sigmas = schedule.sigmas_at(schedule.timesteps(4, Spacing.LEADING)).tolist()
+        common = {"steps": 4, "guidance": 4.0, "sampler": "euler", "spacing": "leading"}
+        common |= {"return_latents": True, "seed": 7}
         (plain,) = (await client.generate("a cat face", **common)).pictures
         assert plain.latents is not None
         noise = NoiseStream(7).normal((1, *plain.latents.shape))
@@ -47,4 +40,3 @@ async def test_what_a_client_gives_stands_for_seed_prompt_and_schedule(emoji_bun
             with pytest.raises(MezzotintClientError, match=field) as refused:
                 await client.generate("a cat face", **{field: value}, **common)
             assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    await server.stop(5.0)

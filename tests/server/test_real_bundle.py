@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 
 from mezzotint import AsyncClient
-from mezzotint.engines.bundle import LoadOptions
 from mezzotint.proto.results import Result
-from mezzotint.server.app import Server, load_core
-from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import CoreConfig
+from tests.server.real import serving
 
 PROMPT = "a shark on a blue background"
 NEIGHBOURS = (
@@ -62,14 +59,9 @@ async def _ask(client: AsyncClient, **options: Any) -> Result:
 
 async def _serve(bundle: Path, neighbours: Sequence[Mapping[str, Any]], **options: Any) -> tuple[bytes, int]:
     """Return the picture of the request, among others or alone, and the images of all."""
-    core = await asyncio.to_thread(load_core, bundle, LoadOptions(devices={}, cache=False), CoreConfig())
-    server = Server(Catalog([core.model.name]))
-    server.catalog.add(core)
-    port = await server.start("127.0.0.1", 0)
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with serving(bundle) as (_, address), AsyncClient(address) as client:
         others = [client.generate(**neighbour) for neighbour in neighbours]
         *rest, mine = await asyncio.gather(*others, _ask(client, **options))
-    await server.stop(5.0)
     return mine.files[0], sum(len(result.files) for result in (*rest, mine))
 
 
@@ -103,17 +95,12 @@ async def test_a_picture_is_the_same_bytes_alone_and_among_requests_with_caching
 
 
 async def test_a_preview_after_every_step_does_not_change_the_picture(emoji_bundle: Path) -> None:
-    core = await asyncio.to_thread(load_core, emoji_bundle, LoadOptions(devices={}, cache=False), CoreConfig())
-    server = Server(Catalog([core.model.name]))
-    server.catalog.add(core)
-    port = await server.start("127.0.0.1", 0)
     previews: list[bytes] = []
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with serving(emoji_bundle) as (_, address), AsyncClient(address) as client:
         plain = await client.generate(PROMPT, steps=3, seed=1)
         seen = await client.generate(
             PROMPT, steps=3, seed=1, preview_every=1, on_progress=lambda progress: previews.append(progress.preview)
         )
-    await server.stop(5.0)
     assert seen.files == plain.files
     assert [preview[:2] for preview in previews] == [b"\xff\xd8"] * 3
 

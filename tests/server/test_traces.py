@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,9 +27,9 @@ from mezzotint.server.config import WatchConfig
 from mezzotint.server.observer import Answer
 from mezzotint.server.traces import Traces, otlp
 from mezzotint.server.watching import wants_traces, watching
+from tests.conftest import ROOT
 from tests.server.conftest import Running, Start, entered, eventually
 
-ROOT = Path(__file__).parents[2]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
