@@ -55,6 +55,11 @@ class Served(Protocol):
         ...
 
     @property
+    def seconds_left(self) -> float:
+        """The engine time that its requests still are, by prediction."""
+        ...
+
+    @property
     def is_alive(self) -> bool:
         """Whether what makes its pictures runs."""
         ...

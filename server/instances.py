@@ -39,6 +39,11 @@ class Instances:
         return sum(core.num_started for core in self._cores)
 
     @property
+    def seconds_left(self) -> float:
+        """The engine time that the requests still are of the core that has least, by prediction."""
+        return min(core.seconds_left for core in self._cores)
+
+    @property
     def is_alive(self) -> bool:
         """Whether all of the loops' threads run."""
         return all(core.is_alive for core in self._cores)

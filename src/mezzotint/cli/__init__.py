@@ -12,7 +12,20 @@ import click
 
 from mezzotint.cli.errors import run
 
-_COMMANDS = ("compile", "tune", "serve", "generate", "models", "inspect", "health", "top", "token", "demo")
+_COMMANDS = (
+    "compile",
+    "tune",
+    "capacity",
+    "serve",
+    "deploy-ray",
+    "generate",
+    "models",
+    "inspect",
+    "health",
+    "top",
+    "token",
+    "demo",
+)
 
 
 class _OnDemand(click.Group):
@@ -24,7 +37,7 @@ class _OnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"mezzotint.cli.{cmd_name}")
+        module = importlib.import_module(f"mezzotint.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
