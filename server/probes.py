@@ -21,6 +21,9 @@ from mezzotint.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+LIVE, READY = "/health/live", "/health/ready"
+"""What probes ask for."""
+
 _POLL_SECONDS = 0.1  # how long closing takes at most
 _TIMEOUT_SECONDS = 10.0  # of a client that connects and says nothing
 
@@ -46,7 +49,7 @@ class Probes:
         is_live: Callable[[], bool],
         is_ready: Callable[[], bool],
     ) -> None:
-        checks = {"/health/live": is_live, "/health/ready": is_ready}
+        checks = {LIVE: is_live, READY: is_ready}
         try:
             self._server = _Listening(config)
         except OSError as error:

@@ -195,7 +195,7 @@ async def test_a_request_id_that_is_sent_again_while_it_runs_is_painted_once(
 
 async def test_a_replica_with_much_to_do_gets_fewer_requests(replicas: Cluster, client: AsyncClient) -> None:
     await both(replicas)
-    busy = asyncio.ensure_future(client.generate("a cat", steps=400, num_images=8, request_id="long"))
+    busy = asyncio.ensure_future(client.generate("a cat", steps=400, num_images=8, request_id="long", timeout=900))
     await asyncio.sleep(3)  # a report or two
     names = [await painted_by(replicas.target, steps=4, seed=seed) for seed in range(16)]
     assert not busy.done(), "the long request was too short to tell"
