@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,9 @@ _ENDING = re.compile(r"request (\S+): model=\S+ .* outcome=(\w+)")
 def environment_python() -> Path:
     """Return the Python of an environment with this tree and the extra `ray`, made once. Raises RuntimeError."""
     stamp, python, constraints = FOLDER / "installed.json", FOLDER / "bin" / "python", ROOT / "constraints.txt"
-    wanted = [(ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt")]
-    source = json.dumps([sys.version, *wanted])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in ("serve", "ray"))]
+    source = json.dumps([sys.version, wanted, constraints.read_text(encoding="utf-8")])
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != source:
         shutil.rmtree(FOLDER, ignore_errors=True)
         venv.create(FOLDER, with_pip=True)

@@ -19,6 +19,7 @@ from mezzotint.server.app import load_served
 from mezzotint.server.catalog import Catalog, State
 from mezzotint.server.config import ServerConfig
 from mezzotint.server.costs import EngineCosts
+from mezzotint.server.intake import Intake
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.logs import set_up
@@ -51,24 +52,27 @@ class Replica:
         )
         self._catalog = Catalog()
         self._lifecycle = Lifecycle(self._catalog, self._loader, max_failures=config.lifecycle.max_failures)
-        self._service = Service(self._lifecycle, observer, config.access)
+        intake = Intake(self._lifecycle, observer, config.access)
+        self._service = Service(self._lifecycle, intake, config.access.max_request_bytes)
         self._serials = itertools.count()
 
     # The contract
 
-    async def Generate(self, message: pb.GenerateRequest, grpc_context: Any) -> AsyncIterator[pb.GenerateEvent]:  # noqa: N802
+    async def Generate(self, message: pb.GenerateRequest, grpc_context: Any) -> AsyncIterator[pb.GenerateEvent]:
         """Stream a request's events; where it is refused, one that says nothing carries the status."""
+        context: Any = ReplicaContext(grpc_context)
         try:
-            async for event in self._service.generate(message, ReplicaContext(grpc_context)):  # type: ignore[arg-type]
+            async for event in self._service.generate(message, context):
                 yield event
         except Refused:
             yield pb.GenerateEvent()
 
-    async def ListModels(self, message: pb.ListModelsRequest, grpc_context: Any) -> pb.ListModelsResponse:  # noqa: N802
+    async def ListModels(self, message: pb.ListModelsRequest, grpc_context: Any) -> pb.ListModelsResponse:
         """List this replica's bundles."""
-        return await self._service.list_models(b"", ReplicaContext(grpc_context))  # type: ignore[arg-type]
+        context: Any = ReplicaContext(grpc_context)
+        return await self._service.list_models(b"", context)
 
-    async def Check(self, message: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:  # noqa: N802
+    async def Check(self, message: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         """Say whether a bundle, or this replica as a whole, takes requests."""
         names = [message.service] if self._catalog.takes_requests(message.service) else self._catalog.names
         serves = bool(names) and all(map(self._catalog.takes_requests, names))

@@ -3,8 +3,9 @@
 What Serve itself does to a call is done here in its place; the tests of a real cluster are in ``test_cluster.py``.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -109,6 +110,6 @@ async def listening(proxy: Proxy) -> AsyncIterator[str]:
 
 def _served(proxy: Proxy, name: str, handler: Any) -> Any:
     method = name.rpartition("/")[2]
-    unary: Callable[..., Any] = lambda message, call: proxy.unary_unary(method, message, call)  # noqa: E731
-    stream: Callable[..., Any] = lambda message, call: proxy.unary_stream(method, message, call)  # noqa: E731
-    return handler._replace(unary_unary=unary, unary_stream=stream)
+    return handler._replace(
+        unary_unary=partial(proxy.unary_unary, method), unary_stream=partial(proxy.unary_stream, method)
+    )

@@ -61,7 +61,7 @@ def expected(emoji_bundle: Path) -> list[bytes]:
         server.catalog.add(core)
         port = await server.start("127.0.0.1", 0)
         async with AsyncClient(f"127.0.0.1:{port}") as client:
-            results = [await client.generate(**request) for request in REQUESTS]  # type: ignore[arg-type]
+            results = [await client.generate(**request) for request in REQUESTS]
         await server.stop(5.0)
         return [result.files[0] for result in results]
 
@@ -72,7 +72,7 @@ async def painted_by(target: str, **fields: Any) -> str:
     """Have a picture painted and return the name of the replica that did it."""
     async with grpc.aio.insecure_channel(target) as channel:
         request = pb.GenerateRequest(**{"prompt": "a cat", "steps": 2, "seed": 1} | fields)
-        call = pb_grpc.MezzotintStub(channel).Generate(request, timeout=60)  # type: ignore[no-untyped-call]
+        call = pb_grpc.MezzotintStub(channel).Generate(request, timeout=60)
         _ = [event async for event in call]
         return str(dict(await call.trailing_metadata())[REPLICA])
 
@@ -100,7 +100,7 @@ async def both(replicas: Cluster) -> set[str]:
 
 
 async def test_pictures_are_byte_by_byte_those_of_our_own_server(client: AsyncClient, expected: list[bytes]) -> None:
-    results = await asyncio.gather(*(client.generate(**request) for request in REQUESTS * 3))  # type: ignore[arg-type]
+    results = await asyncio.gather(*(client.generate(**request) for request in REQUESTS * 3))
     assert [result.files[0] for result in results] == expected * 3
 
 
@@ -220,7 +220,7 @@ async def test_a_replica_that_is_killed_under_load_loses_no_request(replicas: Cl
     names = await both(replicas)
     asked = REQUESTS * 10
     async with AsyncClient(replicas.target, timeout=240, retries=20) as client:
-        waiting = [asyncio.ensure_future(client.generate(**request)) for request in asked]  # type: ignore[arg-type]
+        waiting = [asyncio.ensure_future(client.generate(**request)) for request in asked]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         victim = sorted(names)[0]
         os.kill(int(victim.rpartition(":")[2]), signal.SIGKILL)  # a replica that this test's own cluster started

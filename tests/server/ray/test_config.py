@@ -50,7 +50,7 @@ def test_a_range_of_replicas_that_is_none_is_refused(text: str) -> None:
 )
 def test_what_no_cluster_has_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(MezzotintError):
-        deployment_of("x", **wrong)  # type: ignore[arg-type]
+        deployment_of("x", **wrong)
 
 
 def test_a_scale_of_one_number_is_fixed() -> None:

@@ -69,7 +69,7 @@ async def deployed(tmp_path: Path) -> AsyncIterator[Deployed]:
 async def asked(target: str, **fields: Any) -> grpc.aio.UnaryStreamCall[Any, Any]:
     """Return a call for a picture, read to its end."""
     async with grpc.aio.insecure_channel(target) as channel:
-        call = pb_grpc.MezzotintStub(channel).Generate(pb.GenerateRequest(**{"steps": 2, "seed": 1} | fields))  # type: ignore[no-untyped-call]
+        call = pb_grpc.MezzotintStub(channel).Generate(pb.GenerateRequest(**{"steps": 2, "seed": 1} | fields))
         try:
             events = [event async for event in call]
         except grpc.aio.AioRpcError:
@@ -102,7 +102,7 @@ async def test_router_and_replica_hear_of_a_requests_id_work_model_and_deadline(
 
 async def test_clients_cannot_say_what_the_door_says(deployed: Deployed) -> None:
     async with grpc.aio.insecure_channel(deployed.target) as channel:
-        stub = pb_grpc.MezzotintStub(channel)  # type: ignore[no-untyped-call]
+        stub = pb_grpc.MezzotintStub(channel)
         forged = ((ROWS, "0"), (SERVE_REQUEST_ID, "forged"))
         call = stub.Generate(pb.GenerateRequest(steps=2, request_id="real"), metadata=forged)
         _ = [event async for event in call]
@@ -164,7 +164,7 @@ async def test_a_replica_that_is_gone_in_mid_request_is_unavailable_and_the_clie
     async with AsyncClient(deployed.target, retries=3) as client:
         events = [event async for event in client.stream("a cat", steps=3, seed=7)]
     assert sum(isinstance(event, Accepted) for event in events) == 2
-    assert events[-1].data == expected.files[0]  # type: ignore[union-attr]
+    assert events[-1].data == expected.files[0]
 
 
 async def test_where_nothing_is_deployed_yet_clients_try_again_and_an_unknown_model_is_not_found(
