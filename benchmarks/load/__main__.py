@@ -66,7 +66,7 @@ def run(case: Case) -> Measured:
     curve = ENGINES[case.engine]
     rate = case.load * len(STEPS) / (sum(STEPS) * curve.step_seconds)
     patience = PATIENCE if case.has_deadlines else None
-    traffic = poisson(rate, case.count, case.seed, step_seconds=curve.seconds[0], patience=patience)
+    traffic = poisson(rate, case.count, case.seed, step_seconds=curve.seconds[:1], patience=patience)
     left = ways(curve)[case.way](traffic, curve)
     return in_time(traffic, left) if case.has_deadlines else latencies(traffic, left, curve.seconds[0])
 

@@ -1,10 +1,11 @@
 """Ways of scheduling, simulated: when does each picture of some traffic leave?
 
 Steps are whole: who comes during a call waits for its end. Text encoding and decoding count when a picture is done.
+Each takes the engine's curve of every size of the traffic's pictures; only those of one size share calls.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.load.engine import Curve
-from benchmarks.load.traffic import Floats, Traffic
+from benchmarks.load.traffic import Floats, Indices, Traffic
 from mezzotint.server.demand import Demand
 from mezzotint.server.policy import Policy
 
@@ -23,7 +24,7 @@ _HALF_A_STEP = 0.5
 class Discipline(Protocol):
     """A way of scheduling."""
 
-    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+    def __call__(self, traffic: Traffic, *curves: Curve) -> Floats:
         """Return the second at which each picture has left; NEVER for one that was not made."""
         ...
 
@@ -41,11 +42,12 @@ class ByStep:
     policy: Callable[[Demand], Policy]
     is_steady: bool = True
 
-    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+    def __call__(self, traffic: Traffic, *curves: Curve) -> Floats:
         """Return the second at which each picture has left; one whose deadline passes leaves unmade."""
         left = np.full(len(traffic), NEVER)
-        here = _Here(traffic, curve.step_seconds)
-        demand = Demand(curve.most)
+        here = _Here(traffic, curves)
+        most = curves[0].most
+        demand = Demand(most)
         order = self.policy(demand)
         now, coming = 0.0, 0
         while coming < len(traffic) or here.count:
@@ -58,15 +60,15 @@ class ByStep:
             here.leave(here.deadlines <= now)
             if not here.count:
                 continue
-            places = here.first(order, curve.most, now)
-            seconds = curve.seconds[len(places) - 1]
+            places = here.first(order, most, now)
+            seconds = here.curve_of(places[0]).seconds[len(places) - 1]
             until = float(traffic.arrivals[coming]) if coming < len(traffic) else NEVER
             steps = here.steps_until(places, min(until, float(here.deadlines.min())) - now, seconds)
             steps = steps if self.is_steady else 1.0
             now += steps * seconds
             here.run(places, steps)
             for who in here.leave(here.steps < _HALF_A_STEP):
-                now += curve.finish_seconds
+                now += curves[traffic.sizes[who]].finish_seconds
                 left[who] = now
         return left
 
@@ -74,10 +76,11 @@ class ByStep:
 class _Here:
     """The pictures that are here, in columns side by side, in the order in which they came."""
 
-    def __init__(self, traffic: Traffic, step_seconds: float) -> None:
+    def __init__(self, traffic: Traffic, curves: Sequence[Curve]) -> None:
         self._traffic = traffic
-        self._step_seconds = step_seconds
-        self._table = np.empty((5, 64))  # arrival, size, deadline, steps left, index in the traffic
+        self._curves = curves
+        self._step_seconds = np.array([curve.step_seconds for curve in curves])[traffic.sizes]
+        self._table = np.empty((5, 64))  # arrival, work, deadline, steps left, index in the traffic
         self.count = 0
 
     @property
@@ -95,32 +98,39 @@ class _Here:
         if self.count == self._table.shape[1]:
             self._table = np.concatenate([self._table, np.empty_like(self._table)], axis=1)
         traffic = self._traffic
-        size = float(traffic.steps[index]) * self._step_seconds
+        work = float(traffic.steps[index] * self._step_seconds[index])
         self._table[:, self.count] = (
-            *(traffic.arrivals[index], size, traffic.deadlines[index]),
+            *(traffic.arrivals[index], work, traffic.deadlines[index]),
             *(traffic.steps[index], index),
         )
         self.count += 1
-        return size
+        return work
 
-    def first(self, order: Policy, most: int, now: float) -> npt.NDArray[np.intp]:
-        """Return the places of the pictures that go first, at most so many."""
-        if self.count <= most:
+    def curve_of(self, place: int) -> Curve:
+        """Return the curve of a picture's size."""
+        return self._curves[self._traffic.sizes[int(self._table[4, place])]]
+
+    def first(self, order: Policy, most: int, now: float) -> Indices:
+        """Return the places of the picture that goes first and of those behind it of its size, at most so many."""
+        if self.count <= most and len(self._curves) == 1:
             return np.arange(self.count)
-        arrival, size, deadline, steps, _ = self._table[:, : self.count]
-        values = order(arrival, size, steps * self._step_seconds, deadline, now)
-        return np.argsort(values, kind="stable")[:most]
+        arrival, work, deadline, steps, index = self._table[:, : self.count]
+        indices = index.astype(np.intp)
+        values = order(arrival, work, steps * self._step_seconds[indices], deadline, now)
+        ranked: Indices = np.argsort(values, kind="stable")
+        sizes = self._traffic.sizes[indices[ranked]]
+        return ranked[sizes == sizes[0]][:most]
 
-    def steps_until(self, places: npt.NDArray[np.intp], seconds: float, call_seconds: float) -> float:
+    def steps_until(self, places: Indices, seconds: float, call_seconds: float) -> float:
         """Return the calls until one of these is done or ``seconds`` have passed: the last begins before that."""
         most = np.ceil(seconds / call_seconds) if np.isfinite(seconds) else NEVER
         return float(max(1.0, min(self.steps[places].min(), most)))
 
-    def run(self, places: npt.NDArray[np.intp], steps: float) -> None:
+    def run(self, places: Indices, steps: float) -> None:
         """Take pictures some steps on."""
         self._table[3, places] -= steps
 
-    def leave(self, gone: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    def leave(self, gone: npt.NDArray[np.bool_]) -> Indices:
         """Let pictures leave, by a mask over all; returns their indices in the traffic."""
         if not gone.any():
             return np.empty(0, dtype=np.intp)
@@ -131,14 +141,20 @@ class _Here:
         return indices
 
 
+def first_alike(traffic: Traffic, waiting: Sequence[int], most: int) -> list[int]:
+    """Return the first who waits and those behind it of as many steps and its size, at most so many."""
+    steps, size = traffic.steps[waiting[0]], traffic.sizes[waiting[0]]
+    return [i for i in waiting if traffic.steps[i] == steps and traffic.sizes[i] == size][:most]
+
+
 @dataclass(frozen=True)
 class ByRequest:
-    """Dynamic batching of whole requests, as in Triton and SGLang: those of one number of steps run as one loop.
+    """Dynamic batching of whole requests, as in Triton and SGLang: those of one size and number of steps run as one loop.
 
-    The picture that has waited longest takes along all that wait for as many steps.
+    The picture that has waited longest takes along all that wait for as many steps of its size.
     """
 
-    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+    def __call__(self, traffic: Traffic, *curves: Curve) -> Floats:
         """Return the second at which each picture has left; who is late when its turn comes is not made."""
         left = np.full(len(traffic), NEVER)
         now, coming = 0.0, 0
@@ -151,10 +167,10 @@ class ByRequest:
             waiting = [i for i in waiting if traffic.deadlines[i] > now]
             if not waiting:
                 continue
-            steps = float(traffic.steps[waiting[0]])
-            batch = [i for i in waiting if traffic.steps[i] == steps][: curve.most]
+            batch = first_alike(traffic, waiting, curves[0].most)
             waiting = [i for i in waiting if i not in batch]
-            now += steps * curve.seconds[len(batch) - 1] + len(batch) * curve.finish_seconds
+            curve = curves[traffic.sizes[batch[0]]]
+            now += float(traffic.steps[batch[0]]) * curve.seconds[len(batch) - 1] + len(batch) * curve.finish_seconds
             left[batch] = now
         return left
 
@@ -163,23 +179,28 @@ class ByRequest:
 class Interleaved:
     """Whole loops side by side, as OpenVINO Model Server clones a pipeline for each request: nobody shares a call.
 
-    Everybody has an equal share of the engine: processor sharing, which taking turns by steps comes near. Nobody is
-    dropped, since a loop does not look at deadlines.
+    Everybody has as many turns on the engine as everybody else, in shares of a turn: with one size, processor sharing.
+    Nobody is dropped, since a loop does not look at deadlines.
     """
 
-    def __call__(self, traffic: Traffic, curve: Curve) -> Floats:
+    def __call__(self, traffic: Traffic, *curves: Curve) -> Floats:
         """Return the second at which each picture has left."""
         left = np.full(len(traffic), NEVER)
-        now = served = 0.0  # seconds, and seconds of service that each has had that was here all the time
+        now = served = 0.0  # seconds, and turns that each has had that was here all the time
+        a_round = 0.0  # seconds in which everybody here has a turn
         here: list[tuple[float, int]] = []
         for i, arrival in enumerate([*traffic.arrivals.tolist(), NEVER]):
-            while here and now + (here[0][0] - served) * len(here) <= arrival:
+            while here and now + (here[0][0] - served) * a_round <= arrival:
                 until, who = heapq.heappop(here)
-                now += (until - served) * (len(here) + 1)
+                now += (until - served) * a_round
                 served = until
                 left[who] = now
+                a_round = a_round - curves[traffic.sizes[who]].seconds[0] if here else 0.0
             if i < len(traffic):
-                served += (arrival - now) / len(here) if here else 0.0
+                served += (arrival - now) / a_round if here else 0.0
                 now = arrival
-                heapq.heappush(here, (served + float(traffic.steps[i]) * curve.seconds[0] + curve.finish_seconds, i))
+                curve = curves[traffic.sizes[i]]
+                turns = float(traffic.steps[i]) + curve.finish_seconds / curve.seconds[0]
+                a_round += curve.seconds[0]
+                heapq.heappush(here, (served + turns, i))
         return left

@@ -1,4 +1,4 @@
-"""Traffic: who asks when, for how many steps, and until when an answer is of use."""
+"""Traffic: who asks when, for how many steps, of which size, and until when an answer is of use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 STEPS = (4, 10, 25, 50)
 
@@ -19,11 +20,13 @@ class Traffic:
         arrivals: seconds, never falling.
         steps: the denoising steps of each.
         deadlines: seconds; infinity is none.
+        sizes: which of the engine's picture sizes each has.
     """
 
     arrivals: Floats
     steps: Floats
     deadlines: Floats
+    sizes: Indices
 
     def __len__(self) -> int:
         return len(self.arrivals)
@@ -40,24 +43,24 @@ def poisson(
     seed: int,
     *,
     steps: Sequence[int] = STEPS,
-    step_seconds: float = 1.0,
+    step_seconds: Sequence[float] = (1.0,),
     patience: tuple[float, float] | None = None,
 ) -> Traffic:
-    """Return open-loop traffic: independent arrivals, each number of steps equally likely.
+    """Return open-loop traffic: independent arrivals, each number of steps equally likely, and so each size.
 
     Args:
         rate: pictures a second.
         count: how many.
         seed: of the draw.
         steps: the numbers of steps.
-        step_seconds: what a step takes alone.
+        step_seconds: what a step takes alone, by the picture's size.
         patience: from how many to how many times its own time alone a picture may take; drawn evenly in the logarithm.
     """
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, count))
     drawn = rng.choice(np.array(steps, dtype=np.float64), count)
-    deadlines = np.full(count, np.inf)
-    if patience is not None:
-        low, high = np.log(patience)
-        deadlines = arrivals + drawn * step_seconds * np.exp(rng.uniform(low, high, count))
-    return Traffic(arrivals, drawn, deadlines)
+    spread = np.zeros(count) if patience is None else rng.uniform(*np.log(patience), count)
+    sizes = rng.choice(len(step_seconds), count) if len(step_seconds) > 1 else np.zeros(count, dtype=np.intp)
+    alone = drawn * np.array(step_seconds)[sizes]
+    deadlines = np.full(count, np.inf) if patience is None else arrivals + alone * np.exp(spread)
+    return Traffic(arrivals, drawn, deadlines, sizes)

@@ -1,6 +1,7 @@
 """The simulator against the server's own scheduler, against queueing theory, and by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ SHARED = Curve.of_gain(2.0, 4)
 
 def traffic_of(*pictures: tuple[float, int]) -> Traffic:
     arrivals, steps = (np.array(column, dtype=float) for column in zip(*pictures, strict=True))
-    return Traffic(arrivals, steps, np.full(len(pictures), np.inf))
+    return Traffic(arrivals, steps, np.full(len(pictures), np.inf), np.zeros(len(pictures), dtype=np.intp))
 
 
 class CurveCosts(EvaluationCosts):
@@ -120,7 +121,7 @@ def test_a_short_picture_overtakes_a_long_one_between_its_steps() -> None:
 
 
 def test_a_picture_whose_deadline_passes_is_not_made() -> None:
-    traffic = Traffic(np.array([0.0, 0.0]), np.array([4.0, 4.0]), np.array([np.inf, 6.0]))
+    traffic = replace(traffic_of((0, 4), (0, 4)), deadlines=np.array([np.inf, 6.0]))
     assert ByStep(POLICIES["fcfs"])(traffic, ALONE).tolist() == [4.0, NEVER]
     assert ByStep(POLICIES["earliest-deadline"])(traffic, ALONE).tolist() == [8.0, 4.0]
 
