@@ -108,7 +108,7 @@ class _Here:
 
     def curve_of(self, place: int) -> Curve:
         """Return the curve of a picture's size."""
-        return self._curves[self._traffic.sizes[int(self._table[4, place])]]
+        return self._curves[int(self._traffic.sizes[int(self._table[4, place])])]
 
     def first(self, order: Policy, most: int, now: float) -> Indices:
         """Return the places of the picture that goes first and of those behind it of its size, at most so many."""
@@ -119,7 +119,8 @@ class _Here:
         values = order(arrival, work, steps * self._step_seconds[indices], deadline, now)
         ranked: Indices = np.argsort(values, kind="stable")
         sizes = self._traffic.sizes[indices[ranked]]
-        return ranked[sizes == sizes[0]][:most]
+        alike: Indices = ranked[sizes == sizes[0]]
+        return alike[:most]
 
     def steps_until(self, places: Indices, seconds: float, call_seconds: float) -> float:
         """Return the calls until one of these is done or ``seconds`` have passed: the last begins before that."""
@@ -149,7 +150,7 @@ def first_alike(traffic: Traffic, waiting: Sequence[int], most: int) -> list[int
 
 @dataclass(frozen=True)
 class ByRequest:
-    """Dynamic batching of whole requests, as in Triton and SGLang: those of one size and number of steps run as one loop.
+    """Dynamic batching of whole requests, as in Triton and SGLang: those of one size and number of steps share a loop.
 
     The picture that has waited longest takes along all that wait for as many steps of its size.
     """

@@ -1,60 +1,50 @@
-"""Is it so on a real engine? Some of the simulated ways, with a compiled bundle under the same traffic.
+"""Is it so on a real engine? The ways of scheduling on one compiled bundle's engines, under the same traffic.
 
-    python -m benchmarks.load.real build/emoji-int8 --count 150
+    mezzotint compile models/emoji -o build/emoji-two-sizes --precision int8 --height 64:64:96 --width 64:64:96
+    mezzotint tune build/emoji-two-sizes
+    python -m benchmarks.load.real build/emoji-two-sizes --sides 64,96
 
-The seconds of a call are measured first; then each way serves the same pictures at the same moments, and the simulator
-is asked for the same traffic with the seconds that the calls of that run took, since a machine drifts (where whole
-requests are batched, those measured first). Throughput is that of a queue that never empties, beside the engines called
-in a loop.
+The seconds of a call are measured first; then each way serves the same pictures at the same moments, in turns with the
+others of its load, and the simulator is asked for the same traffic with the seconds that the calls of that run took and
+those between them, since a machine drifts. What is finished is kept under --work and taken up again.
 """
 
 import argparse
-import queue
+import hashlib
+import json
 import statistics
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from benchmarks.harness import CpuShare, publish
-from benchmarks.load.disciplines import NEVER, ByRequest, ByStep, Discipline
+from benchmarks.load.cells import in_turns, run_all
 from benchmarks.load.engine import Curve
-from benchmarks.load.traffic import STEPS, Floats, Traffic, poisson
+from benchmarks.load.real_report import Measurement, report
+from benchmarks.load.serving import ROWS, Sides
+from benchmarks.load.stopwatch import Timed
+from benchmarks.load.throughput import Share, throughput
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.image import Stage
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
-from mezzotint.server.config import CoreConfig
-from mezzotint.server.core import Core
-from mezzotint.server.events import Event, Failed, Finished
-from mezzotint.server.observer import Call, Observer
-from mezzotint.server.policy import POLICIES, UNSTEADY
 
-ROWS = 2  # of a picture: guidance
-_WAYS = ("fcfs", "log-boost", "gamma-boost", "least-work")
-_BATCHED = "whole requests batched"
-_FEW = 5  # calls that have a mean
+_LOADS = (0.5, 0.8, 0.95, 1.2, 3.0)
 _SHORT, _LONG = 4, 24  # steps whose difference is denoising alone
 
-Serve = Callable[[Traffic, Curve], tuple[Floats, Curve]]
-"""Serves traffic, given the curve that was measured before; gives when each picture was there, and this run's curve."""
 
+def measure_curve(model: Model, side: int, rounds: int) -> Curve:
+    """Return how long calls take by the pictures that share them, and each picture's text and decoding.
 
-def request_of(steps: float, seed: int) -> Request:
-    """Return the request of one picture."""
-    return Request(prompt="a shark on a blue background", steps=int(steps), guidance=4.0, seed=seed)
-
-
-def measure_curve(model: Model, rounds: int = 5) -> Curve:
-    """Return how long calls take by the pictures that share them, and each picture's text and decoding."""
+    The first, untimed round compiles the engines for the size.
+    """
 
     def seconds(pictures: int, steps: int) -> float:
+        sized = [
+            Request(prompt="a shark", steps=steps, guidance=4.0, seed=seed, height=side, width=side)
+            for seed in range(pictures)
+        ]
         begun = time.perf_counter()
-        generate(model, [request_of(steps, seed) for seed in range(pictures)])
+        generate(model, sized)
         return time.perf_counter() - begun
 
     calls, rest = [], []
@@ -62,159 +52,66 @@ def measure_curve(model: Model, rounds: int = 5) -> Curve:
         pairs = [(seconds(pictures, _SHORT), seconds(pictures, _LONG)) for _ in range(rounds + 1)][1:]
         calls.append(statistics.median((long - short) / (_LONG - _SHORT) for short, long in pairs))
         rest.append(statistics.median((short - _SHORT * calls[-1]) / pictures for short, _ in pairs))
-    return Curve(tuple(calls), finish_seconds=statistics.median(rest))
+    return Curve(tuple(calls), max(0.0, statistics.median(rest)))
 
 
-class Stopwatch(Observer):
-    """The seconds of a run's calls: those of denoising by the pictures that share them, and all else."""
+def known_curves(model: Model, sides: Sides, path: Path) -> list[Curve]:
+    """Return the curve of each size, which the traffic follows from: measured now, or by an earlier run.
 
-    def __init__(self) -> None:
-        self._denoising: dict[int, list[float]] = {}
-        self._rest = 0.0
-
-    def called(self, call: Call) -> None:
-        """Note a call."""
-        if call.stage is Stage.DENOISE:
-            self._denoising.setdefault(len(call.images), []).append(call.ended - call.began)
-        else:
-            self._rest += call.ended - call.began
-
-    def curve(self, before: Curve, num_pictures: int) -> Curve:
-        """Return this run's curve; calls of as many pictures as it had too few of are as much slower as the others."""
-        own = {most: statistics.fmean(seconds) for most, seconds in self._denoising.items() if len(seconds) >= _FEW}
-        drift = statistics.median([seconds / before.seconds[most - 1] for most, seconds in own.items()] or [1.0])
-        seconds = tuple(own.get(i + 1, before.seconds[i] * drift) for i in range(before.most))
-        return Curve(seconds, self._rest / num_pictures)
+    Either way all row counts of all sizes are compiled then.
+    """
+    found = [measure_curve(model, side, rounds=1 if path.is_file() else 5) for side in sides]
+    if not path.is_file():
+        path.write_text(json.dumps([[curve.seconds, curve.finish_seconds] for curve in found]), encoding="utf-8")
+    return [Curve(tuple(seconds), finish) for seconds, finish in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def by_core(bundle: Path, policy: str) -> Serve:
-    """Return what serves traffic with the server's core under one policy."""
-
-    def serve(traffic: Traffic, curve: Curve) -> tuple[Floats, Curve]:
-        watch = Stopwatch()
-        model = open_bundle(bundle, LoadOptions(devices={}))
-        model.warm_up_rest()
-        core = Core(
-            model, CoreConfig(max_queue_size=100_000, max_started_images=100_000, policy=policy), observer=watch
-        )
-        left, ended = np.full(len(traffic), NEVER), threading.Semaphore(0)
-        start = time.monotonic()
-
-        def end(i: int, event: Event) -> None:
-            if isinstance(event, Finished):
-                left[i] = time.monotonic() - start
-            if isinstance(event, Finished | Failed):
-                ended.release()
-
-        for i, arrival in enumerate(traffic.arrivals):
-            time.sleep(max(0.0, start + arrival - time.monotonic()))
-            core.submit(request_of(traffic.steps[i], i), request_id=str(i), on_event=lambda event, i=i: end(i, event))
-        for _ in range(len(traffic)):
-            ended.acquire()
-        core.close()
-        return left, watch.curve(curve, len(traffic))
-
-    return serve
+def known_share(model: Timed, sides: Sides, count: int, rounds: int, path: Path) -> Share:
+    """Return the throughput's share: measured now, or by an earlier run."""
+    if not path.is_file():
+        path.write_text(json.dumps(throughput(model, sides, count, rounds).rounds), encoding="utf-8")
+    return Share(tuple(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def by_request(bundle: Path) -> Serve:
-    """Return what serves traffic in whole loops of one number of steps, as servers do that batch requests."""
-
-    def serve(traffic: Traffic, curve: Curve) -> tuple[Floats, Curve]:
-        model = open_bundle(bundle, LoadOptions(devices={}))
-        model.warm_up_rest()
-        left, came = np.full(len(traffic), NEVER), queue.SimpleQueue[int]()
-        start = time.monotonic()
-
-        def come() -> None:
-            for i, arrival in enumerate(traffic.arrivals):
-                time.sleep(max(0.0, start + arrival - time.monotonic()))
-                came.put(i)
-
-        threading.Thread(target=come, daemon=True).start()
-        waiting: list[int] = []
-        num_left = len(traffic)
-        while num_left:
-            while not waiting or not came.empty():
-                waiting.append(came.get())
-            same = [i for i in waiting if traffic.steps[i] == traffic.steps[waiting[0]]]
-            batch = same[: model.max_rows[FULL] // ROWS]
-            waiting = [i for i in waiting if i not in batch]
-            generate(model, [request_of(traffic.steps[i], i) for i in batch])
-            left[batch] = time.monotonic() - start
-            num_left -= len(batch)
-        model.close()
-        return left, curve
-
-    return serve
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
-def ways(bundle: Path) -> dict[str, tuple[Serve, Discipline]]:
-    """Return each way for real and simulated."""
-    found: dict[str, tuple[Serve, Discipline]] = {
-        name: (by_core(bundle, name), ByStep(POLICIES[name], name not in UNSTEADY)) for name in _WAYS
-    }
-    return found | {_BATCHED: (by_request(bundle), ByRequest())}
+def _whole_numbers(text: str) -> Sides:
+    return tuple(int(part) for part in text.split(","))
 
 
-def figures(traffic: Traffic, left: Floats, alone: Floats) -> list[float]:
-    """Return mean and p99 of latency, and p99 of slowdown."""
-    latency = left - traffic.arrivals
-    return [float(latency.mean()), float(np.percentile(latency, 99)), float(np.percentile(latency / alone, 99))]
-
-
-def compare(bundle: Path, curve: Curve, loads: Sequence[float], count: int) -> list[dict[str, Any]]:
-    """Return a row of each load and way."""
-    rows = []
-    mean_steps = sum(STEPS) / len(STEPS)
-    for load in loads:
-        traffic = poisson(load / (mean_steps * curve.step_seconds + curve.finish_seconds), count, 1)
-        alone = traffic.steps * curve.seconds[0] + curve.finish_seconds
-        for name, (serve, simulate) in ways(bundle).items():
-            with CpuShare() as cpu:
-                left, own = serve(traffic, curve)
-            real, simulated = (figures(traffic, found, alone) for found in (left, simulate(traffic, own)))
-            row: dict[str, Any] = {"load": f"{load:.0%}", "way": name}
-            for key, mine, theirs in zip(("mean s", "p99 s", "p99 slowdown"), real, simulated, strict=True):
-                row |= {key: round(mine, 2), f"{key}, simulated": round(theirs, 2)}
-            rows.append(row | {"cpu/wall": cpu.value})
-            print(row, flush=True)
-    return rows
-
-
-def throughput(bundle: Path, curve: Curve, count: int, rounds: int = 3) -> float:
-    """Return the server's pictures a second as a share of the engines' in a loop, in turns; all wait from the start."""
-    traffic = Traffic(np.zeros(count), np.full(count, 10.0), np.full(count, np.inf))
-    model = open_bundle(bundle, LoadOptions(devices={}))
-    model.warm_up_rest()
-    shares = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        generate(model, [request_of(10, seed) for seed in range(count)])
-        alone = time.perf_counter() - begun
-        shares.append(alone / float(by_core(bundle, "log-boost")(traffic, curve)[0].max()))
-    model.close()
-    return statistics.median(shares)
-
-
-def main() -> None:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--count", type=int, default=150, help="pictures of each run")
-    parser.add_argument("--load", type=float, action="append", help="shares of what the engine makes; unsaid 0.5, 0.8")
-    options = parser.parse_args()
-    model = open_bundle(options.bundle, LoadOptions(devices={}))
-    model.warm_up_rest()
-    curve = measure_curve(model)
-    model.close()
-    share = throughput(options.bundle, curve, options.count)
-    rows = compare(options.bundle, curve, options.load or [0.5, 0.8], options.count)
-    details = {"seconds by pictures a call": curve.seconds, "text and decoding s": curve.finish_seconds}
-    question = (
-        f"Is it so on a real engine? {options.bundle.name}, {options.count} pictures; throughput {share:.1%} of the "
-        "engines' own"
-    )
-    publish("load-real", question, rows, details | {"throughput": share})
+    parser.add_argument("--sides", type=_whole_numbers, default=(64, 96), help="pixels of the sizes that are mixed")
+    parser.add_argument("--count", type=int, default=40, help="pictures of one turn of one way")
+    parser.add_argument("--turns", type=int, default=2, help="turns of each way within a load; rows pool them")
+    parser.add_argument("--loads", type=_numbers, default=_LOADS, help="shares of what the engines make at most")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="ways whose names contain it")
+    parser.add_argument("--rounds", type=int, default=7, help="of the throughput")
+    parser.add_argument("--saturating", type=int, default=60, help="pictures of a throughput's half round")
+    parser.add_argument("--work", type=Path, default=Path("build/load-real"))
+    parser.add_argument("--dry", action="store_true", help="write no results, to see that it runs")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line().parse_args(arguments)
+    sides: Sides = options.sides
+    opened = open_bundle(options.bundle, LoadOptions(devices={}))
+    model = Timed(opened, sides)
+    asked = f"{model.digest} {sides} {options.count}"
+    work: Path = options.work / hashlib.sha256(asked.encode()).hexdigest()[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    curves = known_curves(model, sides, work / "curves.json")
+    share = known_share(model, sides, options.saturating, options.rounds, work / "throughput.json")
+    cells = in_turns(options.loads, options.turns, options.only)
+    runs = run_all(cells, model, curves, options.count, sides, work / "runs.jsonl")
+    opened.close()
+    if not options.dry:
+        report(Measurement(options.bundle.name, sides, options.count, options.turns, share, curves), runs)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def poisson(
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, count))
     drawn = rng.choice(np.array(steps, dtype=np.float64), count)
-    spread = np.zeros(count) if patience is None else rng.uniform(*np.log(patience), count)
+    low, high = np.log(patience or (1.0, 1.0))
+    spread = rng.uniform(low, high, count)
     sizes = rng.choice(len(step_seconds), count) if len(step_seconds) > 1 else np.zeros(count, dtype=np.intp)
     alone = drawn * np.array(step_seconds)[sizes]
     deadlines = np.full(count, np.inf) if patience is None else arrivals + alone * np.exp(spread)

@@ -1,6 +1,7 @@
 """The simulator against the server's own scheduler, against queueing theory, and by hand."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.fakes import FakeImage
 
 ALONE = Curve((1.0,))
 SHARED = Curve.of_gain(2.0, 4)
+SHARED_LARGE = Curve(tuple(2.25 * seconds for seconds in SHARED.seconds))
 
 
 def traffic_of(*pictures: tuple[float, int]) -> Traffic:
@@ -29,22 +31,25 @@ def traffic_of(*pictures: tuple[float, int]) -> Traffic:
 
 
 class CurveCosts(EvaluationCosts):
-    def __init__(self, curve: Curve) -> None:
-        self.curve = curve
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves = curves
 
     def work_left(self, image: Any) -> Work:
-        return Work(image.remaining * self.curve.step_seconds, 0.0)
+        return Work(image.remaining * self.curves[image.size].step_seconds, 0.0)
 
 
-def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
-    """Return when each picture is denoised by the server's scheduler, whose calls take what the curve says."""
-    images = [FakeImage(remaining=int(steps)) for steps in traffic.steps]
+def by_the_server(traffic: Traffic, curves: Sequence[Curve], policy: str) -> Floats:
+    """Return when each picture is denoised by the server's scheduler, whose calls take what the curves say."""
+    images = [
+        FakeImage(remaining=int(steps), size=int(size))
+        for steps, size in zip(traffic.steps, traffic.sizes, strict=True)
+    ]
     scheduler = Scheduler(
-        max_rows={FULL: 2 * curve.most},
+        max_rows={FULL: 2 * curves[0].most},
         max_queue_size=10**6,
         max_started_images=10**6,
         policy=POLICIES[policy],
-        costs=CurveCosts(curve),
+        costs=CurveCosts(curves),
         admit_late=True,
     )
     left = np.full(len(traffic), NEVER)
@@ -63,6 +68,7 @@ def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
         scheduler.drop(now)
         if scheduler.next_stage(now) is not None:
             batch = scheduler.next_batch(now)
+            curve = curves[batch.images[0].size]  # type: ignore[attr-defined]
             now += curve.seconds[len(batch.images) - 1] if batch.stage is Stage.DENOISE else 0.0
             for image in batch.images:
                 image.run()  # type: ignore[attr-defined]
@@ -72,15 +78,17 @@ def by_the_server(traffic: Traffic, curve: Curve, policy: str) -> Floats:
     return left
 
 
-@pytest.mark.parametrize("curve", [ALONE, SHARED])
+@pytest.mark.parametrize("curves", [(ALONE,), (SHARED,), (SHARED, SHARED_LARGE)])
 @pytest.mark.parametrize("patience", [None, (2.0, 20.0)])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_pictures_leave_when_they_leave_the_servers_scheduler(
-    policy: str, patience: tuple[float, float] | None, curve: Curve
+    policy: str, patience: tuple[float, float] | None, curves: tuple[Curve, ...]
 ) -> None:
-    traffic = poisson(0.9 / (22.25 * curve.step_seconds), 120, 1, patience=patience)
-    simulated = ByStep(POLICIES[policy], is_steady=policy not in UNSTEADY)(traffic, curve)
-    np.testing.assert_allclose(simulated, by_the_server(traffic, curve, policy), rtol=1e-9)
+    step = float(np.mean([curve.step_seconds for curve in curves]))
+    alone = [curve.seconds[0] for curve in curves]
+    traffic = poisson(0.9 / (22.25 * step), 120, 1, step_seconds=alone, patience=patience)
+    simulated = ByStep(POLICIES[policy], is_steady=policy not in UNSTEADY)(traffic, *curves)
+    np.testing.assert_allclose(simulated, by_the_server(traffic, curves, policy), rtol=1e-9)
 
 
 def test_first_come_first_served_waits_as_long_as_theory_says() -> None:
@@ -104,6 +112,28 @@ def test_interleaved_loops_are_slowed_alike_as_theory_says() -> None:
 
 def test_loops_that_take_turns_by_hand() -> None:
     assert Interleaved()(traffic_of((0, 4), (2, 4)), ALONE).tolist() == [6.0, 8.0]
+
+
+def test_loops_of_two_sizes_have_as_many_turns_by_hand() -> None:
+    large = Curve((2.0,))
+    traffic = replace(traffic_of((0, 4), (0, 2)), sizes=np.array([0, 1]))
+    assert Interleaved()(traffic, ALONE, large).tolist() == [8.0, 6.0]
+
+
+def test_pictures_of_two_sizes_share_no_call_by_hand() -> None:
+    traffic = replace(traffic_of((0, 4), (0, 4), (0, 4)), sizes=np.array([0, 1, 0]))
+    large = Curve((10.0, 10.0, 10.0, 10.0))
+    two = SHARED.seconds[1]
+    assert ByStep(POLICIES["fcfs"])(traffic, SHARED, large).tolist() == pytest.approx([4 * two, 4 * two + 40, 4 * two])
+    assert ByRequest()(traffic, SHARED, large).tolist() == pytest.approx([4 * two, 4 * two + 40, 4 * two])
+
+
+def test_sizes_are_drawn_alike_and_deadlines_follow_from_them() -> None:
+    traffic = poisson(1.0, 4_000, 1, step_seconds=(1.0, 3.0), patience=(4.0, 4.0))
+    assert traffic.sizes.mean() == pytest.approx(0.5, abs=0.03)
+    np.testing.assert_allclose(
+        traffic.deadlines - traffic.arrivals, 4 * traffic.steps * np.array([1.0, 3.0])[traffic.sizes]
+    )
 
 
 def test_whole_requests_share_a_call_only_with_those_of_as_many_steps() -> None:
