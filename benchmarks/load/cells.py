@@ -1,6 +1,8 @@
 """The real run, cell by cell: one way under one load, in turns with the others; finished turns are kept."""
 
 import json
+import math
+import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -81,17 +83,25 @@ def traffic_of(cell: Cell, curves: Sequence[Curve], count: int) -> Traffic:
 
 
 def in_turns(loads: Sequence[float], turns: int, only: Sequence[str]) -> list[Cell]:
-    """Return the cells in their order: the ways of one load in turns, every other turn from the last way to the first.
+    """Return the cells in their order: one turn of all, then the next, in which ways go from the last to the first.
 
-    A load's ways that are compared thus run within a few minutes of each other, and a drift of the machine meets all.
+    Ways of one load, which are compared, thus run within a minute or two, a drift of the machine meets all, and a run
+    that is stopped half way has all loads.
     """
     cells = []
-    for has_deadlines, ways in WAYS.items():
-        names = [name for name in ways if not only or any(part in name for part in only)]
-        for load in loads:
-            for turn in range(turns):
-                cells += [Cell(load, has_deadlines, way, turn) for way in (names if turn % 2 == 0 else names[::-1])]
+    for turn in range(turns):
+        for has_deadlines, ways in WAYS.items():
+            names = [name for name in ways if not only or any(part in name for part in only)]
+            ordered = names[::-1] if turn % 2 else names
+            cells += [Cell(load, has_deadlines, way, turn) for load in loads for way in ordered]
     return cells
+
+
+def whole_turns(cells: Sequence[Cell], runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of turns that all of their load's ways have had: rows of one load pool the same traffic."""
+    done = {run.cell for run in runs}
+    cut_off = {(cell.load, cell.has_deadlines, cell.turn) for cell in cells if cell not in done}
+    return [run for run in runs if (run.cell.load, run.cell.has_deadlines, run.cell.turn) not in cut_off]
 
 
 def run_cell(cell: Cell, model: Timed, curves: Sequence[Curve], count: int, sides: Sides) -> Run:
@@ -108,12 +118,24 @@ def run_cell(cell: Cell, model: Timed, curves: Sequence[Curve], count: int, side
 
 
 def run_all(
-    cells: Iterable[Cell], model: Timed, curves: Sequence[Curve], count: int, sides: Sides, path: Path
+    cells: Iterable[Cell],
+    model: Timed,
+    curves: Sequence[Curve],
+    *,
+    count: int,
+    sides: Sides,
+    path: Path,
+    until: float = math.inf,
 ) -> list[Run]:
-    """Run every cell that ``path`` does not hold yet, and return all; each is written there when it is done."""
+    """Run every cell that ``path`` does not hold yet, and return all that there are; each is written when it is done.
+
+    None begins after ``until``, in seconds of the monotonic clock.
+    """
     known = {run.cell: run for run in read_runs(path)}
     found = []
     for cell in cells:
+        if cell not in known and time.monotonic() > until:
+            continue
         if cell not in known:
             known[cell] = run_cell(cell, model, curves, count, sides)
             with path.open("a", encoding="utf-8") as file:

@@ -6,7 +6,8 @@
 
 The seconds of a call are measured first; then each way serves the same pictures at the same moments, in turns with the
 others of its load, and the simulator is asked for the same traffic with the seconds that the calls of that run took and
-those between them, since a machine drifts. What is finished is kept under --work and taken up again.
+those between them, since a machine drifts. What is finished is kept under --work; the same command takes it up again
+after --seconds, or after it was stopped. Results are of the turns that all ways of a load have had.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load.cells import in_turns, run_all
+from benchmarks.load.cells import in_turns, run_all, whole_turns
 from benchmarks.load.engine import Curve
 from benchmarks.load.real_report import Measurement, report
 from benchmarks.load.serving import ROWS, Sides
@@ -93,6 +94,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="of the throughput")
     parser.add_argument("--saturating", type=int, default=60, help="pictures of a throughput's half round")
     parser.add_argument("--work", type=Path, default=Path("build/load-real"))
+    parser.add_argument("--seconds", type=float, default=900.0, help="after which no turn begins")
     parser.add_argument("--dry", action="store_true", help="write no results, to see that it runs")
     return parser
 
@@ -100,6 +102,7 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = command_line().parse_args(arguments)
     sides: Sides = options.sides
+    begun = time.monotonic()
     opened = open_bundle(options.bundle, LoadOptions(devices={}))
     model = Timed(opened, sides)
     asked = f"{model.digest} {sides} {options.count}"
@@ -108,10 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves = known_curves(model, sides, work / "curves.json")
     share = known_share(model, sides, options.saturating, options.rounds, work / "throughput.json")
     cells = in_turns(options.loads, options.turns, options.only)
-    runs = run_all(cells, model, curves, options.count, sides, work / "runs.jsonl")
+    path = work / "runs.jsonl"
+    runs = run_all(cells, model, curves, count=options.count, sides=sides, path=path, until=begun + options.seconds)
     opened.close()
+    if len(runs) < len(cells):
+        print(f"{len(cells) - len(runs)} turns of {len(cells)} are left; the same command takes them up", flush=True)
     if not options.dry:
-        report(Measurement(options.bundle.name, sides, options.count, options.turns, share, curves), runs)
+        report(Measurement(options.bundle.name, sides, options.count, share, curves), whole_turns(cells, runs))
 
 
 if __name__ == "__main__":

@@ -23,13 +23,12 @@ class Measurement:
     """What was asked, and what was measured of the engines before.
 
     Attributes:
-        count: pictures of each of the ``turns`` of a way.
+        count: pictures of a turn of a way.
     """
 
     bundle: str
     sides: Sides
     count: int
-    turns: int
     share: Share
     curves: Sequence[Curve]
 
@@ -95,6 +94,7 @@ def latency_row(load: float, way: str, own: Pooled, base: Pooled | None) -> dict
     row: dict[str, Any] = {
         "load": f"{load:.0%}",
         "way": way,
+        "pictures": len(own.alone),
         "mean s": round(float(own.latency.mean()), 2),
         "real / simulated": round(float(own.latency.mean() / own.simulated.mean()), 2),
         "p99 s": round(float(p99), 2),
@@ -115,14 +115,15 @@ def deadline_row(way: str, loads: Mapping[float, Mapping[str, Pooled]]) -> dict[
         if way in ways:
             own = ways[way]
             cells[f"{load:.0%}"] = f"{own.in_time(own.latency):.1f} ({own.in_time(own.simulated):.1f})"
-    return {"way": way} | cells
+    most = max(len(ways[way].alone) for ways in loads.values() if way in ways)
+    return {"way": way} | cells | {"pictures, most": most}
 
 
 def report(measurement: Measurement, runs: Sequence[Run]) -> None:
     """Write tables, JSON and plots."""
     about = (
         f"{measurement.bundle}, {' and '.join(f'{side}²' for side in measurement.sides)} pixels, "
-        f"{measurement.count * measurement.turns} pictures a row in {measurement.turns} turns"
+        f"turns of {measurement.count} pictures"
     )
     plain = by_cell(runs, measurement, has_deadlines=False)
     rows = [latency_row(load, way, own, ways.get(BASE)) for load, ways in plain.items() for way, own in ways.items()]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.load.cells import WAYS, Cell, Run, in_turns, read_runs, run_all, run_cell
+from benchmarks.load.cells import WAYS, Cell, Run, in_turns, read_runs, run_all, run_cell, whole_turns
 from benchmarks.load.engine import Curve
 from benchmarks.load.real_report import Measurement, by_cell, deadline_row, latency_row
 from benchmarks.load.serving import by_core, by_request, interleaved
@@ -86,22 +86,31 @@ def test_ways_of_a_load_take_turns_back_and_forth() -> None:
     assert [(cell.load, cell.way, cell.turn) for cell in cells[:4]] == [
         (0.5, "fcfs", 0),
         (0.5, "log-boost", 0),
-        (0.5, "log-boost", 1),
-        (0.5, "fcfs", 1),
+        (3.0, "fcfs", 0),
+        (3.0, "log-boost", 0),
     ]
+    assert [(cell.load, cell.way, cell.turn) for cell in cells[8:10]] == [(0.5, "log-boost", 1), (0.5, "fcfs", 1)]
     assert len(cells) == len(set(cells)) == 16
 
 
 def test_a_finished_turn_is_kept_and_one_that_was_cut_off_runs_again(timed: Timed, tmp_path: Path) -> None:
     cells, path = in_turns([3.0], 1, ["fcfs"])[:1], tmp_path / "runs.jsonl"
-    first = run_all(cells, timed, [FAST], 2, SIDES, path)
-    assert run_all(cells, timed, [FAST], 2, SIDES, path) == first == read_runs(path)
+    first = run_all(cells, timed, [FAST], count=2, sides=SIDES, path=path)
+    assert run_all(cells, timed, [FAST], count=2, sides=SIDES, path=path) == first == read_runs(path)
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    assert run_all(cells, timed, [FAST], 2, SIDES, path)[0].left != first[0].left
+    assert run_all(cells, timed, [FAST], count=2, sides=SIDES, path=path)[0].left != first[0].left
+
+
+def test_no_turn_begins_too_late_and_one_that_not_all_ways_had_is_left_out(timed: Timed, tmp_path: Path) -> None:
+    cells, path = in_turns([3.0], 2, ["fcfs"]), tmp_path / "runs.jsonl"
+    assert run_all(cells, timed, [FAST], count=2, sides=SIDES, path=path, until=0.0) == []
+    runs = [Run(cell, [], [], [], 0.0, 1.0) for cell in in_turns([3.0], 2, ["fcfs", "log"])]
+    kept = whole_turns([run.cell for run in runs], runs[:-1])
+    assert kept == runs[:-2]
 
 
 def test_a_row_says_how_far_the_simulator_is_off(timed: Timed) -> None:
-    measurement = Measurement("emoji", SIDES, 3, 1, Share((1.0,)), [FAST])
+    measurement = Measurement("emoji", SIDES, 3, Share((1.0,)), [FAST])
     run = run_cell(Cell(3.0, has_deadlines=False, way="fcfs", turn=0), timed, [FAST], 3, SIDES)
     own = by_cell([run], measurement, has_deadlines=False)[3.0]["fcfs"]
     row = latency_row(3.0, "fcfs", own, own)
@@ -110,11 +119,12 @@ def test_a_row_says_how_far_the_simulator_is_off(timed: Timed) -> None:
 
 
 def test_goodput_counts_pictures_there_by_their_deadline() -> None:
-    measurement = Measurement("emoji", SIDES, 4, 1, Share((1.0,)), [FAST])
+    measurement = Measurement("emoji", SIDES, 4, Share((1.0,)), [FAST])
     run = Run(Cell(1.2, True, "in-time", 0), [0.0, None, 1e9, 0.0], [0.0] * 4, [], 0.0, 1.0)
     assert deadline_row("in-time", by_cell([run], measurement, has_deadlines=True)) == {
         "way": "in-time",
         "120%": "50.0 (100.0)",
+        "pictures, most": 4,
     }
 
 
