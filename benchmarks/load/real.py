@@ -94,7 +94,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="of the throughput")
     parser.add_argument("--saturating", type=int, default=60, help="pictures of a throughput's half round")
     parser.add_argument("--work", type=Path, default=Path("build/load-real"))
-    parser.add_argument("--seconds", type=float, default=900.0, help="after which no turn begins")
+    parser.add_argument("--seconds", type=float, default=840.0, help="after which no turn begins")
     parser.add_argument("--dry", action="store_true", help="write no results, to see that it runs")
     return parser
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load.cells import WAYS, Cell, Run, in_turns, read_runs, run_all, run_cell, whole_turns
 from benchmarks.load.engine import Curve
-from benchmarks.load.real_report import Measurement, by_cell, deadline_row, latency_row
+from benchmarks.load.real_report import Measurement, by_cell, deadline_row, latency_row, report
 from benchmarks.load.serving import by_core, by_request, interleaved
 from benchmarks.load.stopwatch import Timed, TimedCall, run_curves, seconds_between
 from benchmarks.load.throughput import Share
@@ -116,6 +116,20 @@ def test_a_row_says_how_far_the_simulator_is_off(timed: Timed) -> None:
     row = latency_row(3.0, "fcfs", own, own)
     assert row["real / simulated"] == pytest.approx(own.latency.mean() / own.simulated.mean(), abs=0.01)
     assert row["mean, × fcfs"] == 1.0
+
+
+def test_results_are_tables_and_plots_of_both_questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in ("benchmarks.harness", "benchmarks.load.real_report"):
+        monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
+    left = [1000.0, 1001.0]
+    runs = [Run(cell, left, left, [], 0.001, 1.9) for cell in in_turns([0.5, 3.0], 2, [])]
+    report(Measurement("emoji", SIDES, 2, Share((0.98, 0.99)), [FAST]), runs)
+    latency, deadlines = (tmp_path / f"load-real{kind}.md" for kind in ("", "-deadlines"))
+    rows = latency.read_text(encoding="utf-8").splitlines()
+    assert "throughput 98.5% (98.0% to 99.0%, 2 rounds)" in rows[0]
+    assert sum(row.startswith("| 300% |") for row in rows) == len(WAYS[False])
+    assert "| whole loops interleaved | 0.0 (0.0) | 0.0 (0.0) | 4 |" in deadlines.read_text(encoding="utf-8")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}
 
 
 def test_goodput_counts_pictures_there_by_their_deadline() -> None:
