@@ -74,6 +74,15 @@ class CompilesShapes(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsReady(Protocol):
+    """An engine whose calls of some sizes would wait for its compiler."""
+
+    def is_ready(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether a call of this size, of any rows, would wait for nothing; any thread may ask."""
+        ...
+
+
 class Backend(Protocol):
     """One runtime library.
 

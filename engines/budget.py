@@ -10,6 +10,7 @@ from pathlib import Path
 from mezzotint.engines.bundle import Loading, LoadOptions, plan_loading, process_bytes, wanted_engines
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.memory import size_text
+from mezzotint.engines.prepared import shed
 from mezzotint.engines.shapes import CompiledShapes
 
 
@@ -17,10 +18,15 @@ class MemoryBudget:
     """Shares ``options.memory_budget`` out to bundles, from any thread; without one every bundle fits.
 
     Make it before any bundle is loaded: what the process takes then is not theirs.
+
+    Args:
+        options: how bundles are loaded.
+        more: how each further instance of them is, which has engines and bytes of its own.
     """
 
-    def __init__(self, options: LoadOptions) -> None:
+    def __init__(self, options: LoadOptions, more: Sequence[LoadOptions] = ()) -> None:
         self._options = options
+        self._more = tuple(more)
         self._limit = options.memory_budget
         self._shapes = None if self._limit is None else CompiledShapes()
         self._process_bytes = process_bytes()
@@ -35,8 +41,8 @@ class MemoryBudget:
             OverMemoryBudget: they have no room together.
         """
         with self._lock:
-            together = plan_loading(folders, self._options, self._taken_bytes(), self._shapes)
-            each = tuple(Loading({folder: engines}, self._shapes) for folder, engines in together.wanted.items())
+            together = plan_loading(folders, self._options, self._taken_bytes(), self._shapes, self._more)
+            each = tuple(together.of_bundle(folder) for folder in together.wanted)
             self._held.extend(each)
             self._limit_shapes()
         return each
@@ -46,6 +52,20 @@ class MemoryBudget:
         with self._lock:
             self._held = [held for held in self._held if held is not loading]
             self._limit_shapes()
+
+    def shrink(self, loading: Loading, num_bytes: int) -> Loading | None:
+        """Have a bundle hold fewer row counts and so many bytes less; returns its part then, None where it cannot.
+
+        Its engines go on: what they have compiled of those row counts makes room when other shapes come, and rows go
+        through those that are left, with the same result.
+        """
+        with self._lock:
+            counts = shed(loading.engines, num_bytes)
+            if counts is None:
+                return None
+            smaller = loading.with_counts(counts)
+            self._held = [smaller if held is loading else held for held in self._held]
+            return smaller
 
     def missing_bytes(self, folder: Path) -> int:
         """Return how much others must release so that a bundle fits; 0 or less is nothing. Raises BundleError."""
@@ -61,7 +81,8 @@ class MemoryBudget:
         )
 
     def _least_bytes(self, folder: Path) -> int:
-        return sum(engine.least_bytes() for engine in wanted_engines(folder, self._options).values())
+        each = (wanted_engines(folder, options) for options in (self._options, *self._more))
+        return sum(engine.least_bytes() for engines in each for engine in engines.values())
 
     def _taken_bytes(self) -> int:
         return self._process_bytes + sum(loading.num_bytes() for loading in self._held)

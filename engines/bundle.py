@@ -14,7 +14,7 @@ from pathlib import Path
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.curves import curve_file, read_curve, with_curve
+from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.memory import resident_bytes
@@ -22,6 +22,7 @@ from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.shapes import CompiledShapes
+from mezzotint.engines.sizes import Size, own_size, size_of_engine
 from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
@@ -61,15 +62,41 @@ class Loading:
     Attributes:
         wanted: the engines of each bundle by its folder, with the row counts that fit.
         shapes: where engines keep compiled shapes, within the budget; None is a place of each engine's own.
+        more: the same of each further instance, which has engines of its own.
     """
 
     wanted: Mapping[Path, Mapping[EngineKey, Wanted]]
     shapes: CompiledShapes | None = None
+    more: tuple[Mapping[Path, Mapping[EngineKey, Wanted]], ...] = ()
+
+    @property
+    def engines(self) -> list[Wanted]:
+        """All engines, of all bundles and instances."""
+        return [engine for each in (self.wanted, *self.more) for own in each.values() for engine in own.values()]
 
     def num_bytes(self, *, packed: bool | None = None) -> int:
         """Return the predicted bytes of all engines, or of those that do or do not pack weights for each shape."""
-        engines = (engine for own in self.wanted.values() for engine in own.values())
-        return sum(e.num_bytes(e.counts) for e in engines if packed in (None, e.packs_each_shape))
+        return sum(e.num_bytes(e.counts) for e in self.engines if packed in (None, e.packs_each_shape))
+
+    def of_bundle(self, folder: Path) -> "Loading":
+        """Return the part of one bundle."""
+        return Loading({folder: self.wanted[folder]}, self.shapes, tuple({folder: each[folder]} for each in self.more))
+
+    def of_instance(self, index: int) -> "Loading":
+        """Return the part of one instance."""
+        return Loading((self.wanted, *self.more)[index], self.shapes)
+
+    def with_counts(self, counts: Sequence[tuple[int, ...]]) -> "Loading":
+        """Return the same engines with other row counts, in the order of ``engines``."""
+        given = iter(counts)
+        each = [
+            {
+                folder: {key: replace(engine, counts=next(given)) for key, engine in own.items()}
+                for folder, own in wanted.items()
+            }
+            for wanted in (self.wanted, *self.more)
+        ]
+        return Loading(each[0], self.shapes, tuple(each[1:]))
 
 
 def parse_devices(text: str) -> dict[str, str]:
@@ -86,7 +113,11 @@ def parse_devices(text: str) -> dict[str, str]:
 
 
 def plan_loading(
-    folders: Sequence[Path], options: LoadOptions, has_bytes: int | None = None, shapes: CompiledShapes | None = None
+    folders: Sequence[Path],
+    options: LoadOptions,
+    has_bytes: int | None = None,
+    shapes: CompiledShapes | None = None,
+    more: Sequence[LoadOptions] = (),
 ) -> Loading:
     """Decide the row counts of all engines of bundles that are loaded together, so that they fit the memory budget.
 
@@ -95,24 +126,21 @@ def plan_loading(
         options: how to load them.
         has_bytes: what the process takes without them; what it takes now, by default.
         shapes: where engines keep compiled shapes; a place of these bundles' own, by default.
+        more: how to load each further instance of them.
 
     Raises:
         BundleError: a bundle is missing or was made for another runtime.
         OverMemoryBudget: they have no room in the budget.
     """
-    wanted = {folder: wanted_engines(folder, options) for folder in folders}
+    first, *others = ({folder: wanted_engines(folder, each) for folder in folders} for each in (options, *more))
+    loading = Loading(first, more=tuple(others))
     if options.memory_budget is None:
-        return Loading(wanted)
+        return loading
     if has_bytes is None:
         has_bytes = process_bytes()
-    engines = [engine for own in wanted.values() for engine in own.values()]
-    counts = iter(fit(engines, has_bytes, options.memory_budget))
-    fitted = {
-        folder: {key: replace(engine, counts=next(counts)) for key, engine in own.items()}
-        for folder, own in wanted.items()
-    }
-    room = options.memory_budget - has_bytes - Loading(fitted).num_bytes(packed=False)
-    return Loading(fitted, CompiledShapes(room) if shapes is None else shapes)
+    fitted = loading.with_counts(fit(loading.engines, has_bytes, options.memory_budget))
+    room = options.memory_budget - has_bytes - fitted.num_bytes(packed=False)
+    return replace(fitted, shapes=CompiledShapes(room) if shapes is None else shapes)
 
 
 def process_bytes() -> int:
@@ -187,7 +215,7 @@ def cache_folder() -> Path:
 
 
 def curve_files(digest: str, manifest: Manifest, options: LoadOptions) -> dict[EngineKey, Path]:
-    """Return where this host's step-time curve of each served engine is kept."""
+    """Return where this host's step-time curves of each served engine are kept."""
     threads = options.num_threads or available_cpus()
     return {
         (entry.component, entry.variant): curve_file(
@@ -215,12 +243,20 @@ def wanted_engines(folder: Path, options: LoadOptions) -> dict[EngineKey, Wanted
     found = {}
     for given in served_entries(manifest):
         file = curves.get((given.component, given.variant))
-        entry = with_curve(given, read_curve(file)) if file else given
-        counts = (1,) if options.strict else row_counts(entry)
+        entry, counts = _as_measured(given, file, size_of_engine(given, own_size(manifest)))
+        counts = (1,) if options.strict else counts
         sizes = sum(_size(folder / name) for name in entry.files)
         packs = get_backend(entry.backend).packs_each_shape
         found[entry.component, entry.variant] = Wanted(entry, counts, sizes, packs)
     return found
+
+
+def _as_measured(given: EngineEntry, file: Path | None, own: Size) -> tuple[EngineEntry, tuple[int, ...]]:
+    """Return an engine with this host's curve, and its row counts: those of the given one too until that is sure."""
+    rounds = {} if file is None else read_rounds(file).get(own, {})
+    entry = with_curve(given, curve_of(rounds))
+    counts = row_counts(entry)
+    return entry, counts if is_sure(rounds) else tuple(sorted({*counts, *row_counts(given)}))
 
 
 def _digests(manifest: Manifest) -> dict[str, str]:

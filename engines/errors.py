@@ -45,6 +45,10 @@ class DeadlineTooSoon(QueueFull):
     """The request's deadline would pass before those are done who are here."""
 
 
+class NotTaken(MezzotintError):
+    """The client did not take its pictures for too long."""
+
+
 class DeadlineExpired(MezzotintError):
     """The request's deadline passed before its last step."""
 
@@ -55,6 +59,10 @@ class Cancelled(MezzotintError):
 
 class Unavailable(MezzotintError):
     """The server is loading, draining or unhealthy."""
+
+
+class NotAllowed(MezzotintError):
+    """The client is known, but may not do that."""
 
 
 class EngineFailed(MezzotintError):
@@ -70,7 +78,12 @@ class BundleError(MezzotintError):
 
 
 class OverMemoryBudget(BundleError):
-    """A bundle has no room in the memory budget, whatever idle ones leave; the message names bytes needed and had."""
+    """A bundle has no room in the memory budget, whatever idle ones leave; the message names bytes needed and had.
+
+    It may have room after ``retry_after_ms``, when others are idle; None where nothing is foreseen to become so.
+    """
+
+    retry_after_ms: int | None = None
 
 
 class LoadingOff(MezzotintError):

@@ -3,8 +3,10 @@
 The compiler writes it last and nothing changes it after. A new model family adds roles and axes, not fields.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -115,9 +117,11 @@ class EngineEntry(_Strict):
     step_ms: dict[int, float] = Field(default_factory=dict)
     resident_bytes: dict[int, int] = Field(default_factory=dict)
 
-    def input_shapes(self, num_rows: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each input by name, at the lengths that the engine was tuned for."""
-        lengths = {name: axis.opt for name, axis in self.axes.items()} | {"rows": num_rows}
+    def input_shapes(
+        self, num_rows: int, lengths: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each input by name; axes that ``lengths`` does not name are as the engine was tuned."""
+        lengths = {name: axis.opt for name, axis in self.axes.items()} | dict(lengths) | {"rows": num_rows}
         return {
             tensor.name: tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
             for tensor in self.inputs

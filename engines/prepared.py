@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import Component, EngineEntry
 from mezzotint.engines.memory import size_text
-from mezzotint.engines.rows import knee, split_rows
+from mezzotint.engines.rows import Curve, knee, split_rows
 
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
 _MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1, Component.SAFETY_CHECKER: 1}
@@ -55,13 +55,14 @@ class Wanted:
         return sum(self.entry.step_ms.get(part, 0.0) for part in split_rows(num_rows, counts))
 
 
-def row_counts(entry: EngineEntry) -> tuple[int, ...]:
-    """Return the row counts to prepare an engine for: those of ``possible_counts`` up to the knee.
+def row_counts(entry: EngineEntry, curve: Curve | None = None) -> tuple[int, ...]:
+    """Return the row counts to prepare an engine for: those of ``possible_counts`` up to the knee of its curve.
 
-    A UNet is prepared for two rows even where its knee is at one.
+    A UNet is prepared for two rows even where its knee is at one. ``curve`` is one of another size, or a newer one.
     """
     possible = possible_counts(entry)
-    most = knee(entry.step_ms) if entry.step_ms else possible[-1]
+    step_ms = entry.step_ms if curve is None else curve
+    most = knee(step_ms) if step_ms else possible[-1]
     most = max(most, _LEAST_PREPARED.get(entry.component, most))
     return tuple(count for count in possible if count <= most) or possible[:1]
 
@@ -73,10 +74,10 @@ def possible_counts(entry: EngineEntry) -> tuple[int, ...]:
     return tuple(count for count in best if count <= most) or best[:1]
 
 
-def max_rows(entry: EngineEntry) -> int:
-    """Return the most rows of a call that gain something."""
+def max_rows(entry: EngineEntry, curve: Curve | None = None) -> int:
+    """Return the most rows of a call that gain something, by its own curve or another."""
     # guidance takes two rows of one call, even where only single rows are prepared and the engine splits it
-    return min(entry.axes["rows"].max, max(2, *row_counts(entry)))
+    return min(entry.axes["rows"].max, max(2, *row_counts(entry, curve)))
 
 
 def fit(wanted: Sequence[Wanted], has_bytes: int, budget_bytes: int) -> list[tuple[int, ...]]:
@@ -97,8 +98,8 @@ def fit(wanted: Sequence[Wanted], has_bytes: int, budget_bytes: int) -> list[tup
     if taken > budget_bytes:
         raise OverMemoryBudget(
             f"memory budget {size_text(budget_bytes)}: one row count of each engine needs {size_text(taken)}, "
-            f"{size_text(has_bytes)} of it before any is loaded; allow that much, or serve fewer bundles or a bundle "
-            "of a lower precision"
+            f"{size_text(has_bytes)} of it before any is loaded; allow that much, or serve fewer bundles or instances, "
+            "or a bundle of a lower precision"
         )
     more = [(i, count) for i, engine in enumerate(wanted) for count in engine.counts if count not in chosen[i]]
     for i, count in sorted(more, key=lambda item: _order(wanted[item[0]], item[1])):
@@ -107,6 +108,24 @@ def fit(wanted: Sequence[Wanted], has_bytes: int, budget_bytes: int) -> list[tup
         if taken + num_bytes <= budget_bytes:
             chosen[i], taken = added, taken + num_bytes
     return chosen
+
+
+def shed(wanted: Sequence[Wanted], num_bytes: int) -> list[tuple[int, ...]] | None:
+    """Return the row counts that are left when so many bytes are given up; None where that is more than can be.
+
+    Only engines whose row counts hold weights of their own give any, and each keeps its smallest one. Those go first
+    that gain the least time for their bytes.
+    """
+    counts = [engine.counts for engine in wanted]
+    extra = [(i, count) for i, engine in enumerate(wanted) for count in engine.counts if count != min(engine.counts)]
+    freed = 0
+    for i, count in sorted(extra, key=lambda item: _order(wanted[item[0]], item[1]), reverse=True):
+        if freed >= num_bytes:
+            break
+        if wanted[i].packs_each_shape:
+            counts[i] = tuple(other for other in counts[i] if other != count)
+            freed += wanted[i].num_bytes((count,))
+    return counts if freed >= num_bytes else None
 
 
 def _order(engine: Wanted, count: int) -> tuple[float, int]:

@@ -1,12 +1,15 @@
 """How a call's rows are split over the row counts that an engine is prepared for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[Any]
+
+Curve = Mapping[int, float]
+"""Milliseconds of an engine's calls by their rows."""
 
 
 def split_rows(num_rows: int, row_counts: Sequence[int]) -> list[int]:
@@ -34,7 +37,7 @@ def doublings(most: int) -> tuple[int, ...]:
     return tuple(counts) if counts[-1] == most else (*counts, most)
 
 
-def knee(step_ms: dict[int, float], *, within: float = 0.05) -> int:
+def knee(step_ms: Curve, *, within: float = 0.05) -> int:
     """Return the fewest rows whose time per row is within ``within`` of the best."""
     best = min(ms / rows for rows, ms in step_ms.items())
     return min(rows for rows, ms in step_ms.items() if ms / rows <= best * (1 + within))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ _TIME_BUDGET_S = 2.0
 Inputs = dict[str, npt.NDArray[Any]]
 
 
-def distinct_rows(entry: EngineEntry, num_rows: int) -> Inputs:
-    """Return inputs whose rows all differ, at the sizes that the engine was tuned for."""
+def distinct_rows(entry: EngineEntry, num_rows: int, lengths: Mapping[str, int] = MappingProxyType({})) -> Inputs:
+    """Return inputs whose rows all differ; axes that ``lengths`` does not name are as the engine was tuned."""
     rng = np.random.default_rng(0)
     inputs: Inputs = {}
+    shapes = entry.input_shapes(num_rows, lengths)
     for tensor in entry.inputs:
-        shape = [num_rows, *(entry.axes[a].opt if isinstance(a, str) else a for a in tensor.axes[1:])]
+        shape = shapes[tensor.name]
         inputs[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
         if tensor.role == "timestep":
             inputs[tensor.name] = rng.uniform(0, 999, shape).astype(np.float32)

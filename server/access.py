@@ -40,6 +40,7 @@ class AccessConfig:
         tokens: the file of the tokens that let clients in; None lets everyone in.
         max_request_bytes: of one message.
         handshake_seconds: how long a connection may take until it can send requests.
+        unread_seconds: how long finished pictures wait for a client that takes nothing.
         limits: what one request may ask for.
         rate: what each client may ask for over time; None is anything.
     """
@@ -48,6 +49,7 @@ class AccessConfig:
     tokens: Path | None = None
     max_request_bytes: int = 64 << 20
     handshake_seconds: float = 10.0
+    unread_seconds: float = 120.0
     limits: RequestLimits = field(default_factory=RequestLimits)
     rate: RateLimit | None = None
 
@@ -60,3 +62,5 @@ class AccessConfig:
             raise MezzotintError(
                 f"handshake_seconds={self.handshake_seconds}: must be above 0 and at most {MAX_HANDSHAKE_SECONDS}"
             )
+        if not self.unread_seconds > 0:
+            raise MezzotintError(f"unread_seconds={self.unread_seconds}: must be above 0")

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -14,8 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mezzotint.engines.bundle import Loading, LoadOptions, curve_files, opening_bundle, plan_loading
-from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.errors import BundleError, MezzotintError, Unavailable
+from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog, Served
@@ -24,8 +23,9 @@ from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.health import Failures
-from mezzotint.server.instances import Instances
+from mezzotint.server.instances import Instances, check_devices, instance_options
 from mezzotint.server.intake import Intake
+from mezzotint.server.learn import Learning, Quiet
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
@@ -143,22 +143,17 @@ async def serve(
         BundleError: a bundle cannot be loaded, or two have one name.
         DeviceNotFound: a device that was asked for is not there.
         Unavailable: a port is taken.
-        MezzotintError: traces are wanted, and the extra that makes them is not installed; or several instances are to
-            keep a memory budget.
+        MezzotintError: traces are wanted, and the extra that makes them is not installed.
     """
-    if config.core.instances > 1 and load.memory_budget is not None:
-        raise MezzotintError(
-            f"instances={config.core.instances}: each has engines of its own, which a memory budget does not count; "
-            "leave one of the two out"
-        )
+    loads = instance_options(load, config.core)
     catalog = Catalog(_names(bundles, config.lifecycle))
     stopping = asyncio.Event()
     with watching(config.watch, catalog) as watch, _stop_on_signal(stopping):
 
         def make(folder: Path, loading: Loading, failures: Failures) -> Served:
-            return load_served(folder, load, config.core, loading, watch.observer, failures)
+            return load_served(folder, loads, config.core, loading, watch.observer, failures)
 
-        loader = BundleLoader(load, make)
+        loader = BundleLoader(loads, make)
         server = Server(catalog, watch.observer, config.access, loader=loader, lifecycle=config.lifecycle)
         port = await server.start(config.host, config.port)
         try:
@@ -176,20 +171,27 @@ async def serve(
 
 
 def load_served(
-    bundle: Path, load: LoadOptions, config: CoreConfig, loading: Loading, observer: Observer, failures: Failures
+    bundle: Path,
+    loads: Sequence[LoadOptions],
+    config: CoreConfig,
+    loading: Loading,
+    observer: Observer,
+    failures: Failures,
 ) -> Served:
-    """Load a bundle as one core, or as several that share the threads. Raises BundleError, DeviceNotFound."""
-    if config.instances == 1:
-        return load_core(bundle, load, config, loading, observer, failures)
-    threads = max(1, (load.num_threads or available_cpus()) // config.instances)
-    each = replace(load, num_threads=threads)
+    """Load a bundle as one core, or as one for each of several options. Raises BundleError, DeviceNotFound."""
+    check_devices(read_manifest(bundle), loads)
+    if len(loads) == 1:
+        return load_core(bundle, loads[0], config, loading, observer, failures)
     cores: list[Core] = []
+    quiet, all_there = Quiet(), threading.Event()
+    quiet.join(all_there.is_set)
     with contextlib.ExitStack() as loaded:
-        for _ in range(config.instances):
-            core = load_core(bundle, each, config, loading, observer, failures)
+        for i, load in enumerate(loads):
+            core = load_core(bundle, load, config, loading.of_instance(i), observer, failures, quiet)
             loaded.callback(core.close)
             cores.append(core)
         loaded.pop_all()
+    all_there.set()
     return Instances(cores)
 
 
@@ -200,6 +202,7 @@ def load_core(
     loading: Loading | None = None,
     observer: Observer | None = None,
     failures: Failures | None = None,
+    quiet: Quiet | None = None,
 ) -> Core:
     """Load a bundle, run each of its engines once, and start its loop. Raises BundleError, DeviceNotFound."""
     check_bundle(read_manifest(bundle), config.on_flagged)
@@ -207,8 +210,10 @@ def load_core(
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
     with opening_bundle(bundle, load, loading) as model:
         model.warm_up(at_once=2 if is_small else 1)
-    core = Core(model, config, observer=observer, on_result=(failures or Failures(0, lambda: None)).note)
-    core.warm_up_rest(curve_files(model.digest, model.manifest, load) if load.cache and not load.strict else {})
+    on_result = (failures or Failures(0, lambda: None)).note
+    core = Core(model, config, observer=observer, on_result=on_result, quiet=quiet)
+    files = curve_files(model.digest, model.manifest, load) if load.cache and not load.strict else {}
+    core.warm_up_rest(Learning(files, prepares=load.memory_budget is None))
     return core
 
 

@@ -44,24 +44,25 @@ class Authentication(grpc.aio.ServerInterceptor):
         """Hand the call on, or a handler that refuses it."""
         if not handler_call_details.method.startswith(_OPEN):
             try:
-                note_token(self._name_of(handler_call_details.invocation_metadata))
+                note_token(*self._known(handler_call_details.invocation_metadata))
             except Unauthenticated as error:
                 return _refusing(error, self._observer)
         return await continuation(handler_call_details)
 
-    def _name_of(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
-        """Return whose token came with a call. Raises Unauthenticated."""
+    def _known(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, bool]:
+        """Return whose token came with a call, and whether it is an operator's. Raises Unauthenticated."""
         given = [value for key, value in metadata if key == _HEADER and isinstance(value, str)]
         if len(given) != 1 or not given[0].lower().startswith(_SCHEME):
             raise Unauthenticated(
                 f"this server asks for a token; send `{_HEADER}: Bearer TOKEN`, or set MEZZOTINT_TOKEN for our clients"
             )
-        name = self._tokens.get().name_of(given[0][len(_SCHEME) :].strip())
+        tokens, token = self._tokens.get(), given[0][len(_SCHEME) :].strip()
+        name = tokens.name_of(token)
         if name is None:
             raise Unauthenticated(
                 "the token is not known here; ask the server's keeper for one, which `mezzotint token NAME` makes"
             )
-        return name
+        return name, tokens.is_operator(token)
 
 
 def _refusing(error: Unauthenticated, observer: Observer) -> "grpc.RpcMethodHandler[Any, Any]":

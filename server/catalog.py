@@ -285,14 +285,3 @@ class Catalog:
     def _leave(self, version: Version) -> None:
         version.state = State.UNLOADING
         self._others.append(version)
-
-
-def choose_victims(missing_bytes: int, idle: Iterable[Version]) -> list[Version] | None:
-    """Return the first of the idle versions that together hold so many bytes; None where all are too little."""
-    victims = []
-    for version in idle:
-        if missing_bytes <= 0:
-            break
-        victims.append(version)
-        missing_bytes -= version.held_bytes
-    return victims if missing_bytes <= 0 else None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from mezzotint.engines.errors import NotAllowed
+
 
 class KnownBy(StrEnum):
     """What a client's name was taken from."""
@@ -48,11 +50,25 @@ class Context(Protocol):
 
 _CERTIFICATE_NAMES = ("x509_subject_alternative_name", "x509_common_name")  # the first that there is, as gRPC does
 _token_name: ContextVar[str] = ContextVar("token_name", default="")
+_is_operator: ContextVar[bool] = ContextVar("is_operator", default=True)
 
 
-def note_token(name: str) -> None:
-    """Note, in the task that serves a call, the name of the token that it came with."""
+def note_token(name: str, is_operator: bool = False) -> None:
+    """Note, in the task that serves a call, the name of the token that it came with, and its role."""
     _token_name.set(name)
+    _is_operator.set(is_operator)
+
+
+def check_operator() -> None:
+    """Raise NotAllowed where the call that the current task serves came with a token without the operator's role.
+
+    Where no tokens are asked for, nobody has a role, and whoever is let in may do it.
+    """
+    if not _is_operator.get():
+        raise NotAllowed(
+            f"{_token_name.get()} may not load or unload models; ask the server's keeper for a token with that role, "
+            "which `mezzotint token NAME --operator` makes"
+        )
 
 
 def client_of(context: Context) -> Client:

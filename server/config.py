@@ -1,5 +1,6 @@
 """How a server is set up; each part gets only its own part. Imports errors and what its fields name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class CoreConfig:
         admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
         on_flagged: what becomes of pictures that the bundle's safety checker flags.
         instances: engine loops that share the cores and the requests, each with engines of its own.
+        devices: where each of them runs, a device by component; empty is where the bundle is loaded without.
     """
 
     max_queue_size: int = 256
@@ -32,11 +34,16 @@ class CoreConfig:
     admit_late: bool = False
     on_flagged: OnFlagged = OnFlagged.MARK
     instances: int = 1
+    devices: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_queue_size", "max_started_images", "priority_levels", "instances"):
             if getattr(self, name) < 1:
                 raise MezzotintError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.devices and len(self.devices) != self.instances:
+            raise MezzotintError(
+                f"instances={self.instances}: {len(self.devices)} devices are named; name one for each, or one for all"
+            )
         if self.policy not in POLICIES:
             raise MezzotintError(f"policy={self.policy!r}: must be one of {', '.join(POLICIES)}")
 

@@ -6,21 +6,21 @@ Checking, tokenising and picture encoding run in a small executor, engines in th
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from types import MappingProxyType
 
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Unavailable
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
+from mezzotint.engines.rows import Curve
+from mezzotint.engines.sizes import Size
 from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
-from mezzotint.server.costs import EngineCosts
+from mezzotint.server.costs import EngineCosts, size_of_image
 from mezzotint.server.drain import too_late
 from mezzotint.server.endings import cancelled, ending_of, reason_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
@@ -28,7 +28,7 @@ from mezzotint.server.flagged import without_previews
 from mezzotint.server.forecast import Outlook
 from mezzotint.server.handle import Handle
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
-from mezzotint.server.learn import WarmUp
+from mezzotint.server.learn import NOTHING, AskedSizes, Learning, Quiet, WarmUp
 from mezzotint.server.logs import log_ending
 from mezzotint.server.loop import Loop
 from mezzotint.server.observer import Call, Observer, Watched
@@ -52,6 +52,7 @@ class Core:
         on_result: hears in the loop's thread of every engine call's end, with its exception if it failed.
         clock: seconds, never going back; ``deadline`` is on it.
         observer: hears of engine calls, images that leave, and endings.
+        quiet: shared by cores that share a host, so that they measure undisturbed.
     """
 
     def __init__(
@@ -62,18 +63,21 @@ class Core:
         on_result: Callable[[Stage, Exception | None], None] = lambda stage, failure: None,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
         self.model = model
         self._observer = observer or Observer()
         self._on_flagged = config.on_flagged
         self._clock = clock
         self._priority_levels = config.priority_levels
+        self._costs = EngineCosts(model.manifest)
         self._scheduler = Scheduler(
             max_rows=model.max_rows,
             max_queue_size=config.max_queue_size,
             max_started_images=config.max_started_images,
             policy=POLICIES[config.policy],
-            costs=EngineCosts(model.manifest),
+            costs=self._costs,
+            row_cap=self._costs.max_rows,
             admit_late=config.admit_late,
         )
         engines = Watched(model, self._on_call, clock)
@@ -90,15 +94,18 @@ class Core:
         self._outlook: Outlook[Image] = Outlook(self._scheduler.forecast)
         self._open = Register()
         self._drained_by = math.inf
-        self._warm_up = WarmUp(model, self._loop.post, lambda: self._scheduler.idle)
+        self._asked = AskedSizes()
+        quiet = quiet or Quiet()
+        quiet.join(lambda: self._scheduler.idle)
+        self._warm_up = WarmUp(model, self._loop.post, quiet, self._asked, self._learn)
         self._loop.start()
 
-    def warm_up_rest(self, curve_files: Mapping[EngineKey, Path] = MappingProxyType({})) -> None:
+    def warm_up_rest(self, learning: Learning = NOTHING) -> None:
         """Prepare the engines' other row counts in a thread of its own, beside the requests; call it once.
 
-        Then measure this host's step times between requests, where ``curve_files`` does not hold them yet.
+        Then learn this host's step times between requests.
         """
-        self._warm_up.start(curve_files)
+        self._warm_up.start(learning)
 
     @property
     def num_open(self) -> int:
@@ -220,6 +227,7 @@ class Core:
         finally:
             self._open.entered()
         job.begin(ticket)
+        self._asked.note(size_of_image(images[0]), len(images))
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
@@ -227,6 +235,11 @@ class Core:
         self._open.post(job, partial(job.emit, accepted))
         if self._open.closed:
             self._end_late()
+
+    def _learn(self, key: EngineKey, size: Size, curve: Curve) -> None:
+        """Let a curve of this host hold from the next call on."""
+        self._costs.learn(key, size, curve)
+        self.model.max_rows = self._costs.usual_max_rows()
 
     def _on_call(self, call: Call) -> None:
         for job in {self._jobs[image] for image in call.images}:
@@ -255,6 +268,8 @@ class Core:
         image = departure.image
         job = self._jobs.pop(image)
         self._observer.left(self.model.name, departure.outcome)
+        if image.flagged:
+            self._observer.flagged(self.model.name)
         if departure.outcome is Outcome.FINISHED:
             self._open.post(job, partial(self._deliver, job, image))
             return

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from mezzotint.engines.curves import EngineCurves
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
-from mezzotint.engines.rows import split_rows
+from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.model import EngineKey
+from mezzotint.engines.prepared import max_rows
+from mezzotint.engines.rows import Curve, split_rows
+from mezzotint.engines.sizes import Size, own_size, size_of_engine
 from mezzotint.engines.variants import FULL
 
 _UNKNOWN_ROW_SECONDS = {Component.UNET: 1.0}  # then work is counted in rows; other components are small beside it
+_MAX_KNOWN = 1024  # engines at a size; clients may ask for many sizes
 USUAL_ROWS = 2
 """The rows of an image in a call: those of guidance."""
 
@@ -36,8 +41,8 @@ class Costs(Protocol):
         """Return what the images' next call takes where they share it; 0 where that is not predicted."""
         ...
 
-    def stretch(self, num_images: int) -> float:
-        """Return the seconds that one second of an image's denoising work takes where so many images share calls."""
+    def stretch(self, num_images: int, like: Image) -> float:
+        """Return the seconds that one second of denoising takes where so many images like one share calls."""
         ...
 
 
@@ -52,13 +57,21 @@ class EvaluationCosts:
         """Return one for each image that denoises."""
         return float(sum(image.stage is Stage.DENOISE for image in images))
 
-    def stretch(self, num_images: int) -> float:
+    def stretch(self, num_images: int, like: Image) -> float:
         """Return the number of images: sharing gains nothing."""
         return float(num_images)
 
 
+class _Known(NamedTuple):
+    """What follows from an engine's curve of one size: its calls, seconds of a row at best, and the rows of that."""
+
+    step_ms: dict[int, float]
+    row_seconds: float
+    max_rows: int
+
+
 class EngineCosts:
-    """What each of a bundle's engines takes, by rows.
+    """What each of a bundle's engines takes, by rows and size; the loop thread's own.
 
     Seconds are those of the machine that measured: another one is off by about one factor, which changes an order
     little, and which a forecast learns (``forecast.Pace``).
@@ -66,9 +79,25 @@ class EngineCosts:
 
     def __init__(self, manifest: Manifest) -> None:
         self._entries = {(entry.component, entry.variant): entry for entry in manifest.engines}
-        self._row_seconds = {key: _row_seconds(entry) for key, entry in self._entries.items()}
-        latents = manifest.latents
-        self._usual_area = latents.default_height * latents.default_width // latents.factor**2
+        self._own = own_size(manifest)
+        self._curves = {
+            key: EngineCurves(entry, size_of_engine(entry, self._own)) for key, entry in self._entries.items()
+        }
+        self._known: dict[tuple[EngineKey, Size], _Known] = {}
+
+    def learn(self, key: EngineKey, size: Size, curve: Curve) -> None:
+        """Take a curve that was measured on this host, of an engine at one size; it holds from the next call on."""
+        self._curves[key].learn(size, curve)
+        self._known.clear()
+
+    def max_rows(self, image: Image, variant: str) -> int:
+        """Return the most rows of a UNet call that gain something at an image's size."""
+        return self._of(Component.UNET, variant, size_of_image(image)).max_rows
+
+    def usual_max_rows(self) -> dict[str, int]:
+        """Return those at the bundle's own size, by variant."""
+        variants = [variant for component, variant in self._entries if component is Component.UNET]
+        return {variant: self._of(Component.UNET, variant, self._own).max_rows for variant in variants}
 
     @property
     def row_seconds(self) -> float:
@@ -79,40 +108,61 @@ class EngineCosts:
         """Return the seconds that an image's calls still take, its share of them where others take part."""
         if image.stage is Stage.DONE:
             return Work(0.0, 0.0)
-        seconds = self._row_seconds
-        unet = sum(
-            seconds[Component.UNET, call.variant] * len(call.weights) for call in image.calls[image.evaluation :]
-        )
-        decoder = sum(seconds[Component.VAE_DECODER, part] for part in image.decoder[image.part :])
-        check = seconds[Component.SAFETY_CHECKER, FULL] if image.has_check else 0.0
-        text = seconds[Component.TEXT_ENCODER, FULL] * image.num_rows if image.stage is Stage.ENCODE else 0.0
-        area = self._area(image)
-        return Work(unet * area, text + check + decoder * area)
+        size = size_of_image(image)
+
+        def seconds(component: Component, variant: str = FULL) -> float:
+            return self._of(component, variant, size).row_seconds
+
+        unet = sum(seconds(Component.UNET, variant) * rows for variant, rows in rows_left(image).items())
+        decoder = sum(seconds(Component.VAE_DECODER, part) for part in image.decoder[image.part :])
+        check = seconds(Component.SAFETY_CHECKER) if image.has_check else 0.0
+        text = seconds(Component.TEXT_ENCODER) * image.num_rows if image.stage is Stage.ENCODE else 0.0
+        return Work(unet, text + check + decoder)
 
     def call_seconds(self, images: Sequence[Image]) -> float:
         """Return the seconds of the images' next denoising call; 0 of another one, which is not predicted."""
         head = images[0]
         if head.stage is not Stage.DENOISE:
             return 0.0
-        return self._unet_seconds(head.variant, sum(image.num_rows for image in images)) * self._area(head)
+        return self._unet_seconds(head, head.variant, sum(image.num_rows for image in images))
 
-    def stretch(self, num_images: int) -> float:
-        """Return the seconds that one second of denoising work takes, at two rows an image."""
-        return self._unet_seconds(FULL, num_images * USUAL_ROWS) / (
-            USUAL_ROWS * self._row_seconds[Component.UNET, FULL]
-        )
+    def stretch(self, num_images: int, like: Image) -> float:
+        """Return the seconds that one second of denoising takes, at two rows an image of this one's size."""
+        row_seconds = self._of(Component.UNET, FULL, size_of_image(like)).row_seconds
+        return self._unet_seconds(like, FULL, num_images * USUAL_ROWS) / (USUAL_ROWS * row_seconds)
 
-    def _unet_seconds(self, variant: str, num_rows: int) -> float:
-        measured = self._entries[Component.UNET, variant].step_ms
-        if not measured:
-            return num_rows * self._row_seconds[Component.UNET, variant]
-        return sum(measured[part] for part in split_rows(num_rows, tuple(measured))) / 1e3
+    def _unet_seconds(self, image: Image, variant: str, num_rows: int) -> float:
+        known = self._of(Component.UNET, variant, size_of_image(image))
+        if not known.step_ms:
+            return num_rows * known.row_seconds
+        return sum(known.step_ms[part] for part in split_rows(num_rows, tuple(known.step_ms))) / 1e3
 
-    def _area(self, image: Image) -> float:
-        _, height, width = image.shape
-        return height * width / self._usual_area
+    def _of(self, component: Component, variant: str, size: Size) -> _Known:
+        key = (component, variant)
+        found = self._known.get((key, size))
+        if found is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            found = self._known[key, size] = self._found(key, size)
+        return found
+
+    def _found(self, key: EngineKey, size: Size) -> _Known:
+        entry = self._entries[key]
+        curve = self._curves[key].at(size_of_engine(entry, size))
+        unknown = _UNKNOWN_ROW_SECONDS.get(entry.component, 0.0) * size.area / self._own.area
+        best = min((ms / 1e3 / rows for rows, ms in curve.items()), default=unknown)
+        return _Known(curve, best, max_rows(entry, curve))
 
 
-def _row_seconds(entry: EngineEntry) -> float:
-    measured = [ms / 1e3 / rows for rows, ms in entry.step_ms.items()]
-    return min(measured, default=_UNKNOWN_ROW_SECONDS.get(entry.component, 0.0))
+def rows_left(image: Image) -> dict[str, int]:
+    """Return the rows of the UNet calls that an image still is, by variant."""
+    found: dict[str, int] = {}
+    for call in image.calls[image.evaluation :]:
+        found[call.variant] = found.get(call.variant, 0) + len(call.weights)
+    return found
+
+
+def size_of_image(image: Image) -> Size:
+    """Return what an image's calls depend on beside their rows."""
+    _, height, width = image.shape
+    return Size(height, width, image.tokens.shape[1])

@@ -2,11 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
+from mezzotint.engines.backends import get_backend
+from mezzotint.engines.bundle import LoadOptions, served_entries
+from mezzotint.engines.cpus import available_cpus
+from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.model import Model
+from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
 from mezzotint.server.handle import Handle
+
+
+def instance_options(load: LoadOptions, config: CoreConfig) -> tuple[LoadOptions, ...]:
+    """Return how each instance is loaded: on a device of its own where the config says so, and its share of threads.
+
+    Instances on one device share the threads; those of a device other than the CPU hardly need any.
+    """
+    devices = config.devices or (load.devices,) * config.instances
+    if len(devices) == 1:
+        return (replace(load, devices=devices[0]),)
+    each = [replace(load, devices=device) for device in devices]
+    places = [options.device_of(Component.UNET).lower() for options in each]
+    threads = load.num_threads or available_cpus()
+    return tuple(
+        replace(options, num_threads=max(1, threads // places.count(place)))
+        for options, place in zip(each, places, strict=True)
+    )
+
+
+def check_devices(manifest: Manifest, loads: Sequence[LoadOptions]) -> None:
+    """Check that every device is there before an engine is loaded on any. Raises BundleError, DeviceNotFound."""
+    for options in loads:
+        for entry in served_entries(manifest):
+            if name := options.device_of(entry.component):
+                get_backend(entry.backend).precisions(name)
 
 
 class Instances:

@@ -78,6 +78,7 @@ class Intake:
         self._joins = Joins()
         self._observer = observer
         self._limits = access.limits
+        self._unread_seconds = access.unread_seconds
         self._buckets = None if access.rate is None else Buckets(access.rate)
 
     async def events(
@@ -100,7 +101,7 @@ class Intake:
             core = await self._lifecycle.find(order.model)
             answer.model = core.model.name
             self._limits.check(order.request, core.model.manifest)
-            events = Outbox()
+            events = Outbox(self._unread_seconds)
             start = partial(
                 core.submit,
                 order.request,
@@ -116,17 +117,19 @@ class Intake:
                 on_event=partial(_hand_over, asyncio.get_running_loop(), events),
                 deadline=call.deadline,
             )
+            events.on_given_up = handle.cancel
             try:
                 async for event in _until_the_ending(events):
                     accepted = True
                     yield event
             finally:
+                events.close()
                 handle.cancel()  # nothing happens where it has ended
             answer.code = grpc.StatusCode.OK.name
         except Exception as error:
             refused = refusal(error, call.request_id)
             answer.code = refused.code.name
-            if not accepted:
+            if not accepted and refused.code is not grpc.StatusCode.INTERNAL:  # that is the server's own failure
                 log_refusal(call.request_id, call.client, refused.code, error)
             raise Refused(refused) from error
         finally:

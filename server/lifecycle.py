@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from mezzotint.engines.bundle import Loading
 from mezzotint.engines.errors import BundleError, LoadingOff, MezzotintError, OverMemoryBudget, Unavailable
-from mezzotint.server.catalog import Bundle, Catalog, Served, State, Version, choose_victims
+from mezzotint.server.catalog import Bundle, Catalog, Served, State, Version
 from mezzotint.server.health import Failures
 from mezzotint.server.loading import Loader
 from mezzotint.server.repository import ModelRepository
+from mezzotint.server.room import choose_victims, room_in_ms
 
 logger = logging.getLogger(__name__)
 
@@ -230,10 +231,25 @@ class Lifecycle:
                     await self._free(version, State.EVICTED, "its memory was needed; the next request loads it again")
             elif self._leaving and choose_victims(missing, [*idle, *self.catalog.leaving]) is not None:
                 await asyncio.wait(self._leaving, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                raise loader.refusal(bundle, sum(version.held_bytes for version in idle))
+            elif not self._shrink_replaced(bundle.manifest.name, missing):
+                error = loader.refusal(bundle, sum(version.held_bytes for version in idle))
+                error.retry_after_ms = room_in_ms(missing, self._others(bundle.manifest.name))
+                raise error
         (loading,) = await asyncio.to_thread(loader.plan, [bundle])
         return loading
+
+    def _shrink_replaced(self, name: str, missing_bytes: int) -> bool:
+        """Have the version of a name hold fewer row counts until another takes its place; returns whether it can."""
+        version = self.catalog.version(name) if name in self.catalog.names else None
+        if version is None or version.loading is None:
+            return False
+        smaller = self._open_loader().shrink(version.loading, missing_bytes)
+        version.loading = smaller or version.loading
+        return smaller is not None
+
+    def _others(self, name: str) -> list[Version]:
+        """Return the versions of other names that may become idle or leave, after which another has their room."""
+        return [version for version in self.catalog.versions if version.name != name and version.bundle]
 
     async def _fill(self, version: Version, bundle: Bundle, loading: Loading) -> None:
         """Load a version's bundle and answer its name's requests with it from then on."""

@@ -28,6 +28,10 @@ class Loader(Protocol):
         """Return the error of a bundle that has no room, even in what idle ones hold."""
         ...
 
+    def shrink(self, loading: Loading, num_bytes: int) -> Loading | None:
+        """Have a loaded bundle hold so many bytes less; returns its part then, None where that cannot be."""
+        ...
+
     def plan(self, bundles: Sequence[Bundle]) -> Sequence[Loading]:
         """Give each bundle its part of the memory, until ``release``. Raises BundleError, OverMemoryBudget."""
         ...
@@ -45,12 +49,12 @@ class BundleLoader:
     """The loader of bundles on disk.
 
     Args:
-        options: how to load them.
-        make: loads one and starts its loop.
+        options: how to load each instance of them.
+        make: loads one and starts its loops.
     """
 
-    def __init__(self, options: LoadOptions, make: Callable[[Path, Loading, Failures], Served]) -> None:
-        self._budget = MemoryBudget(options)
+    def __init__(self, options: Sequence[LoadOptions], make: Callable[[Path, Loading, Failures], Served]) -> None:
+        self._budget = MemoryBudget(options[0], options[1:])
         self._make = make
 
     def read(self, folder: Path) -> Bundle:
@@ -64,6 +68,10 @@ class BundleLoader:
     def refusal(self, bundle: Bundle, num_idle_bytes: int) -> OverMemoryBudget:
         """Return the error of a bundle that has no room, even in what idle ones hold."""
         return self._budget.refusal(bundle.folder, num_idle_bytes)
+
+    def shrink(self, loading: Loading, num_bytes: int) -> Loading | None:
+        """Have a loaded bundle hold so many bytes less; returns its part then, None where that cannot be."""
+        return self._budget.shrink(loading, num_bytes)
 
     def plan(self, bundles: Sequence[Bundle]) -> Sequence[Loading]:
         """Give each bundle its part of the memory, until ``release``. Raises BundleError, OverMemoryBudget."""

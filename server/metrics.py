@@ -38,6 +38,12 @@ class Metrics(Observer):
         self._images = Counter(
             "mezzotint_images", "Images that left, by how.", ["model", "outcome"], registry=self.registry
         )
+        self._flagged = Counter(
+            "mezzotint_flagged_images",
+            "Pictures that the safety checker flagged, whatever became of them.",
+            ["model"],
+            registry=self.registry,
+        )
         self._busy = Counter(
             "mezzotint_engine_seconds", "Seconds that engines ran.", ["model", "stage"], registry=self.registry
         )
@@ -84,6 +90,10 @@ class Metrics(Observer):
     def left(self, model: str, outcome: str) -> None:
         """Count an image."""
         self._images.labels(model, outcome).inc()
+
+    def flagged(self, model: str) -> None:
+        """Count a flagged picture."""
+        self._flagged.labels(model).inc()
 
     def ended(self, ending: Ending) -> None:
         """Count where a request's time went."""

@@ -89,6 +89,9 @@ class Observer:
     def left(self, model: str, outcome: str) -> None:
         """Hear of an image that left the scheduler, in the engine loop's thread."""
 
+    def flagged(self, model: str) -> None:
+        """Hear of a picture that the safety checker flagged, in the engine loop's thread."""
+
     def ended(self, ending: Ending) -> None:
         """Hear of a request's ending, in any thread, once."""
 
@@ -114,6 +117,11 @@ class Several(Observer):
         """Tell all of them."""
         for observer in self._all:
             observer.left(model, outcome)
+
+    def flagged(self, model: str) -> None:
+        """Tell all of them."""
+        for observer in self._all:
+            observer.flagged(model)
 
     def ended(self, ending: Ending) -> None:
         """Tell all of them."""

@@ -17,7 +17,7 @@ from mezzotint.server.demand import Demand
 from mezzotint.server.forecast import Forecast, Intervals, Pace, forecast
 from mezzotint.server.order import Place, ordered
 from mezzotint.server.policy import Policy, fcfs
-from mezzotint.server.sharing import next_call
+from mezzotint.server.sharing import RowCap, next_call
 from mezzotint.server.ticket import Departure, Outcome, Ticket
 
 
@@ -41,6 +41,7 @@ class Scheduler:
 
     Args:
         max_rows: the most rows of one UNet call, by the engine's variant; all rows of an image are in one call.
+        row_cap: the most that gain something for images of one size, as is known at present; ``max_rows`` by default.
         max_queue_size: the most images that wait to be started.
         max_started_images: the most images between encoding and decoding, since each of them holds arrays.
         policy: makes the order from what has come lately; asked whenever images come.
@@ -57,14 +58,15 @@ class Scheduler:
         policy: Callable[[Demand], Policy] = lambda _: fcfs,
         costs: Costs | None = None,
         admit_late: bool = False,
+        row_cap: RowCap | None = None,
     ) -> None:
         self._max_rows = max_rows
+        self._row_cap = row_cap or (lambda _, variant: max_rows[variant])
         self._max_queue_size = max_queue_size
         self._max_started_images = max_started_images
         self._make_policy = policy
         self._costs = costs or EvaluationCosts()
         self._admit_late = admit_late
-        self._images_a_call = max(1, max_rows[FULL] // USUAL_ROWS)
         self._demand = Demand(max_rows[FULL] / USUAL_ROWS)
         self._pace = Pace()
         self._policy = policy(self._demand)
@@ -142,6 +144,7 @@ class Scheduler:
             for image in images:
                 del self._places[image]
             raise
+        self._demand.images_a_call = self._images_a_call(images[0])
         for image in images:
             self._demand.come(arrival, self._places[image].place.size)
         self._policy = self._make_policy(self._demand)
@@ -224,11 +227,13 @@ class Scheduler:
         """Return when each image is done if nobody else comes, in the order in which they go."""
         here = self._in_order(now)
         ratio = self._pace.ratio
+        if not here:
+            return {}
         found = forecast(
             [self._places[image].work for image in here],
             [image.stage is not Stage.ENCODE for image in here],
-            min(self._images_a_call, self._max_started_images),
-            self._costs.stretch,
+            min(self._images_a_call(here[0]), self._max_started_images),
+            lambda num_images: self._costs.stretch(num_images, here[0]),
         )
         return {
             image: Forecast(each.start * ratio, each.finish * ratio) for image, each in zip(here, found, strict=True)
@@ -245,14 +250,18 @@ class Scheduler:
         """Refuse a request that has entered and will be late, as far as is known of this machine's pace."""
         if ticket.deadline is None or self._admit_late or not self.knows_its_pace:
             return
-        work = [self._places[image].work for image in ticket.images]
-        alone = forecast(work, [False] * len(work), self._images_a_call, self._costs.stretch)
+        work, first = [self._places[image].work for image in ticket.images], ticket.images[0]
+        slots = self._images_a_call(first)
+        alone = forecast(work, [False] * len(work), slots, lambda num: self._costs.stretch(num, first))
         times = self.forecast(ticket.arrival)
         check_deadline(
             ticket.deadline - ticket.arrival,
             self._pace.ratio * max(each.finish for each in alone),
             max(times[image].finish for image in ticket.images),
         )
+
+    def _images_a_call(self, like: Image) -> int:
+        return max(1, self._row_cap(like, FULL) // USUAL_ROWS)
 
     def _leave(self, image: Image, outcome: Outcome) -> None:
         ticket = self._places.pop(image).ticket
@@ -262,7 +271,7 @@ class Scheduler:
 
     def _choose(self, now: float) -> tuple[Image, ...]:
         order = self._in_order(now)
-        return next_call(order, self._max_rows, self._max_started_images, decoded_last=self._decoded_last)
+        return next_call(order, self._row_cap, self._max_started_images, decoded_last=self._decoded_last)
 
     def _in_order(self, now: float) -> list[Image]:
         """Return the images that still want to run, the policy's first first; ties as submitted."""

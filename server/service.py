@@ -10,6 +10,7 @@ import grpc.aio
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.server.client_identity import check_operator
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_as, parsed, request_id_of
 from mezzotint.server.intake import Intake, Refused, call_of, refusing
 from mezzotint.server.lifecycle import Lifecycle
@@ -86,6 +87,7 @@ class Service:
     ) -> pb.LoadModelResponse:
         """Load a bundle of the model repository, and answer when it is served."""
         async with refusing(context):
+            check_operator()
             loaded = await self._lifecycle.load(parsed(message).bundle)
             return pb.LoadModelResponse(model=model_info_of(loaded.version), replaced_digest=loaded.replaced_digest)
 
@@ -94,5 +96,6 @@ class Service:
     ) -> pb.UnloadModelResponse:
         """Unload a model, and answer when its memory is given back."""
         async with refusing(context):
+            check_operator()
             await self._lifecycle.unload(parsed(message).name)
             return pb.UnloadModelResponse()

@@ -25,10 +25,12 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
         errors.DeviceNotFound: grpc.StatusCode.FAILED_PRECONDITION,
         errors.LoadingOff: grpc.StatusCode.FAILED_PRECONDITION,
         errors.OverMemoryBudget: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.NotTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Cancelled: grpc.StatusCode.CANCELLED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+        errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
         errors.FlaggedPicture: grpc.StatusCode.PERMISSION_DENIED,
         errors.EngineFailed: grpc.StatusCode.INTERNAL,
     }
@@ -53,8 +55,8 @@ class Refusal:
 def refusal(error: Exception, request_id: str) -> Refusal:
     """Return the status of an error; one that is not in the table is INTERNAL, and its traceback goes to the log."""
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
-    if isinstance(error, errors.QueueFull):
-        metadata += _retry_hint(error, request_id)
+    if isinstance(error, errors.QueueFull | errors.OverMemoryBudget) and error.retry_after_ms is not None:
+        metadata += _retry_hint(error, error.retry_after_ms, request_id)
     for ancestor in type(error).__mro__:
         if ancestor in CODES:
             return Refusal(CODES[ancestor], _short(str(error)), tuple(metadata))
@@ -71,11 +73,11 @@ def _short(message: str) -> str:
     return data[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + " …"
 
 
-def _retry_hint(error: errors.QueueFull, request_id: str) -> list[tuple[str, str | bytes]]:
+def _retry_hint(error: Exception, retry_after_ms: int, request_id: str) -> list[tuple[str, str | bytes]]:
     """Return when to try again, for our clients, for gRPC's retries, and as the standard details (google.rpc)."""
-    milliseconds = str(error.retry_after_ms)
+    milliseconds = str(retry_after_ms)
     retry = RetryInfo()
-    retry.retry_delay.FromMilliseconds(error.retry_after_ms)
+    retry.retry_delay.FromMilliseconds(retry_after_ms)
     status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=str(error))
     for detail in (retry, RequestInfo(request_id=request_id)):
         status.details.add().Pack(detail)

@@ -71,7 +71,7 @@ class OpenVINOEngine:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
-        outputs = call_in_parts(arrays, self._ready_counts(arrays), self._call)
+        outputs = call_in_parts(arrays, self._ready_counts(arrays) or self.row_counts, self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
     def prepare(self, inputs: Mapping[str, Array]) -> None:
@@ -85,11 +85,15 @@ class OpenVINOEngine:
         """Free all compiled models."""
         self._kept.drop(self)
 
+    def is_ready(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether a row count is compiled for this size, so that a call waits for nothing."""
+        return bool(self._ready_counts([inputs[tensor.name] for tensor in self.spec.inputs]))
+
     def _ready_counts(self, arrays: list[Array]) -> tuple[int, ...]:
-        """Return the row counts that are compiled for these arrays, so that no call waits; all where none is."""
+        """Return the row counts that are compiled for these arrays."""
         rest = [array.shape[1:] for array in arrays]
         ready = (count for count in self.row_counts if self._kept.has(self, tuple((count, *shape) for shape in rest)))
-        return tuple(ready) or self.row_counts
+        return tuple(ready)
 
     def _call(self, arrays: list[Array]) -> list[Array]:
         shapes = tuple(array.shape for array in arrays)

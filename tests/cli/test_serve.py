@@ -131,8 +131,26 @@ def test_two_instances_paint_what_one_does(emoji_bundle: Path) -> None:
     assert [result.files for result in results] == [result.files for result in alone]
 
 
-def test_instances_and_a_memory_budget_are_refused_together(
-    emoji_bundle: Path, capsys: pytest.CaptureFixture[str]
+def test_two_instances_each_on_a_device_keep_a_memory_budget_together(emoji_bundle: Path) -> None:
+    places = ("--device", "CPU", "--device", "unet=CPU", "--num-threads", "2")
+    with started(emoji_bundle, *places, "--memory-budget", "700MiB") as (server, address), Client(address) as client:
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda seed: client.generate("a cat face", steps=3, seed=seed), range(4)))
+        resident = int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())[0])
+    assert all(result.files for result in results)
+    assert resident << 10 <= 700 << 20
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--device", "CPU", "--device", "GPU.7"), "device GPU.7: OpenVINO finds no such device; found "),
+        (("--device", "CPU", "--device", "CPU", "--instances", "3"), "instances=3: 2 devices are named"),
+        (("--instances", "9", "--memory-budget", "400MiB"), "serve fewer bundles or instances"),
+    ],
+)
+def test_instances_that_cannot_be_are_refused_with_one_sentence(
+    emoji_bundle: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], sentence: str
 ) -> None:
-    assert run(cli, ["serve", str(emoji_bundle), "--instances", "2", "--memory-budget", "8GiB", "--no-metrics"]) != 0
-    assert "each has engines of its own, which a memory budget does not count" in capsys.readouterr().err
+    assert run(cli, ["serve", str(emoji_bundle), "--port", "0", *options, "--no-metrics"]) != 0
+    assert sentence in capsys.readouterr().err

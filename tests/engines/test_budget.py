@@ -59,3 +59,38 @@ def test_a_refusal_names_what_is_needed_and_had(emoji_bundle: Path, least: int) 
     assert sentence.startswith(f"emoji: one row count of each engine needs {size_text(least)}, but ")
     assert f"{size_text(least // 2)} of the memory budget of" in sentence
     assert "idle bundles hold 3 MiB; unload one" in sentence
+
+
+def test_each_instance_counts_with_engines_of_its_own(emoji_bundle: Path, least: int) -> None:
+    def of_two(num_bytes: int) -> MemoryBudget:
+        options = replace(HERE, memory_budget=num_bytes)
+        return MemoryBudget(options, [options])
+
+    assert of_two(PROCESS + least).missing_bytes(emoji_bundle) == least
+    with pytest.raises(OverMemoryBudget, match="serve fewer bundles or instances"):
+        of_two(PROCESS + 2 * least - 1).plan([emoji_bundle])
+    (both,) = of_two(PROCESS + 2 * least).plan([emoji_bundle])
+    assert both.num_bytes() == 2 * least
+    parts = [both.of_instance(i) for i in range(2)]
+    assert [part.num_bytes() for part in parts] == [least, least]
+    assert parts[0].shapes is parts[1].shapes is both.shapes
+
+
+def test_a_bundle_gives_up_the_row_counts_that_gain_least(emoji_bundle: Path, least: int) -> None:
+    options = LoadOptions(devices={}, cache=False, memory_budget=64 << 30)
+    roomy = MemoryBudget(options)
+    (held,) = roomy.plan([emoji_bundle])
+    most = held.num_bytes()
+    least = sum(engine.least_bytes() for engine in held.engines)
+    assert roomy.shrink(held, most - least + 1) is None
+    smaller = roomy.shrink(held, most - least)
+    assert smaller is not None
+    assert smaller.num_bytes() == least
+    assert all(len(engine.counts) == 1 for engine in smaller.engines)
+    tight = MemoryBudget(replace(options, memory_budget=PROCESS + most + least // 2))
+    (held,) = tight.plan([emoji_bundle])
+    missing = tight.missing_bytes(emoji_bundle)
+    assert missing > 0
+    assert tight.shrink(held, missing) is not None
+    assert tight.missing_bytes(emoji_bundle) <= 0
+    assert len(tight.plan([emoji_bundle])) == 1  # of fewer row counts, as room is left

@@ -8,7 +8,7 @@ from pathlib import Path
 from mezzotint.engines.bundle import Loading, file_digest
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
-from mezzotint.engines.prepared import Wanted
+from mezzotint.engines.prepared import Wanted, shed
 from mezzotint.server.catalog import Bundle
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
@@ -39,6 +39,7 @@ class FakeLoader:
     Attributes:
         room: bytes of the budget; None is no limit.
         sizes: units of memory by a bundle's folder; 1 where it is not named.
+        counts: the row counts that each folder's bundle is prepared for; 1 where it is not named.
         unets: the UNets that were made, by bundle's folder, in their order.
         failing: folders whose engines fail in every call after those that warm them up.
         gate: what every load waits for.
@@ -46,6 +47,7 @@ class FakeLoader:
 
     room: int | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unets: dict[str, list[FakeEngine]] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -63,6 +65,14 @@ class FakeLoader:
 
     def refusal(self, bundle: Bundle, num_idle_bytes: int) -> OverMemoryBudget:
         return OverMemoryBudget(f"{bundle.folder.name} needs {self._bytes(bundle)}, idle ones hold {num_idle_bytes}")
+
+    def shrink(self, loading: Loading, num_bytes: int) -> Loading | None:
+        counts = shed(loading.engines, num_bytes)
+        if counts is None:
+            return None
+        smaller = loading.with_counts(counts)
+        self.held = [smaller if held is loading else held for held in self.held]
+        return smaller
 
     def plan(self, bundles: Sequence[Bundle]) -> Sequence[Loading]:
         loadings = [self._loading(bundle) for bundle in bundles]
@@ -88,5 +98,6 @@ class FakeLoader:
 
     def _loading(self, bundle: Bundle) -> Loading:
         num_bytes = 64 * self.sizes.get(bundle.folder.name, 1)  # of files; in memory it is UNIT for each 64
+        counts = self.counts.get(bundle.folder.name, (1,))
         unet = entry(Component.UNET, "full", (latents("sample"),), latents("output"))
-        return Loading({bundle.folder: {UNET: Wanted(unet, (1,), num_bytes, packs_each_shape=True)}})
+        return Loading({bundle.folder: {UNET: Wanted(unet, counts, num_bytes, packs_each_shape=True)}})

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mezzotint import AsyncClient, MezzotintClientError
 from mezzotint.proto.results import Result
+from mezzotint.server.access import AccessConfig
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import LifecycleConfig
@@ -31,6 +32,7 @@ class Host:
     root: Path
     client: AsyncClient
     channel: grpc.aio.Channel
+    target: str
 
     async def serves(self, name: str) -> bool:
         """Return what the health service says of a model; the empty name is the server."""
@@ -48,15 +50,17 @@ class Host:
 
 
 @asynccontextmanager
-async def hosting(root: Path, *folders: str, loader: FakeLoader | None = None) -> AsyncIterator[Host]:
+async def hosting(
+    root: Path, *folders: str, loader: FakeLoader | None = None, access: AccessConfig | None = None
+) -> AsyncIterator[Host]:
     """Serve these bundles of a repository, which also has others."""
     loader = loader or FakeLoader()
-    server = Server(Catalog(), loader=loader, lifecycle=LifecycleConfig(root))
+    server = Server(Catalog(), access=access, loader=loader, lifecycle=LifecycleConfig(root))
     await server.lifecycle.start([root / folder for folder in folders])
     target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
     await server.set_ready(True)
     async with AsyncClient(target) as client, grpc.aio.insecure_channel(target) as channel:
-        yield Host(server, loader, root, client, channel)
+        yield Host(server, loader, root, client, channel, target)
     loader.gate.set()
     for unet in [unet for unets in loader.unets.values() for unet in unets]:
         unet.release()

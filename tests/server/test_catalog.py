@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from mezzotint.engines.errors import InvalidRequest, ModelNotFound, Unavailable
-from mezzotint.server.catalog import Catalog, State, Version, choose_victims
+from mezzotint.server.catalog import Catalog, State, Version
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
+from mezzotint.server.room import choose_victims
 from tests.fakes import FakeClock, fake_model
 from tests.server.bundles import FakeLoader, write_bundle
 

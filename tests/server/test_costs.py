@@ -7,9 +7,10 @@ import pytest
 from mezzotint.engines.image import Stage
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.request import Request
+from mezzotint.engines.sizes import Size
 from mezzotint.server.costs import EngineCosts
 from tests.fake_manifest import fake_manifest
-from tests.fakes import fake_model
+from tests.fakes import UNET, fake_model
 
 STEP_MS = {
     (Component.TEXT_ENCODER, "full"): {1: 4.0, 2: 6.0},
@@ -51,3 +52,22 @@ def test_without_measurements_work_is_counted_in_rows(tmp_path: Path) -> None:
     model, _ = fake_model(tmp_path)
     (image,) = model.start(Request(prompt="a cat", steps=4, guidance=7.0))
     assert EngineCosts(model.manifest).work_left(image).seconds == 8.0
+
+
+def test_what_was_learnt_of_a_size_holds_at_once_for_that_size(tmp_path: Path) -> None:
+    model, _ = fake_model(tmp_path)
+    costs = measured_costs()
+    small, large = (
+        model.start(Request(prompt="a cat", steps=4, guidance=7.0, width=side, height=side))[0] for side in (32, 64)
+    )
+    for image in (small, large):
+        image.stage = Stage.DENOISE
+    assert (costs.max_rows(small, "full"), costs.max_rows(large, "full")) == (2, 2)
+    assert costs.call_seconds([large, large]) == pytest.approx(4 * 0.3)
+    costs.learn(UNET, Size(16, 16, 0), {1: 400.0, 2: 500.0, 4: 600.0, 8: 1600.0})
+    assert (costs.max_rows(small, "full"), costs.max_rows(large, "full")) == (2, 4)
+    assert costs.call_seconds([large, large]) == pytest.approx(0.6)
+    assert costs.work_left(large).denoising == pytest.approx(4 * 2 * 0.15)
+    assert costs.stretch(2, large) == pytest.approx(0.6 / 0.3)
+    assert costs.call_seconds([small, small]) == pytest.approx(0.3)
+    assert costs.usual_max_rows() == {"full": 2}

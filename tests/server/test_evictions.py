@@ -35,6 +35,10 @@ async def test_what_has_no_room_is_refused_at_once_and_nothing_is_evicted_for_it
         host.unet("b").hold()
         busy = host.ask("b")
         assert await asyncio.to_thread(host.unet("b").entered.acquire, timeout=10)
+        hinted = await refusal_of(host.client.load_model("c"))
+        assert (hinted.retry_after_ms or 0) >= 1000  # the one that is busy will be idle
+        never = await refusal_of(host.client.load_model("two"))
+        assert never.retry_after_ms is None
         for folder in ("c", "two"):
             refusal = await refusal_of(host.client.load_model(folder))
             assert refusal.code is Code.RESOURCE_EXHAUSTED
@@ -98,3 +102,23 @@ async def test_a_bundle_that_is_gone_cannot_be_loaded_again_and_says_so(root: Pa
         for _ in range(3):
             await refusal_of(host.ask("b"))
         await eventually(lambda: "holds other by now" in host.server.catalog.version("b").reason)
+
+
+async def test_a_swap_makes_do_with_fewer_row_counts_of_the_version_that_leaves(root: Path) -> None:
+    counts = {"one": (1, 2, 4), "other": (1, 2)}
+    async with hosting(root, "one", loader=FakeLoader(room=4 * UNIT, counts=counts)) as host:
+        write_bundle(root, "other", name="model", notes=("another",))
+        unet = host.unet("one")
+        unet.hold()
+        accepted = host.ask(steps=3)
+        assert await asyncio.to_thread(unet.entered.acquire, timeout=10)
+        host.loader.gate.clear()
+        swap = asyncio.create_task(host.client.load_model("other"))
+        await eventually(lambda: len(host.loader.held) == 2)
+        assert [loading.num_bytes() for loading in host.loader.held] == [2 * UNIT, 2 * UNIT]
+        host.loader.gate.set()
+        await swap
+        unet.release()
+        assert (await accepted).files
+        assert (await host.ask()).files
+        await eventually(lambda: [loading.num_bytes() for loading in host.loader.held] == [2 * UNIT])

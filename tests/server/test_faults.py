@@ -22,14 +22,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.start import settle
 from mezzotint import Client, MezzotintClientError
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Progress
+from mezzotint.server.access import AccessConfig
+from mezzotint.server.events import Failed
 from mezzotint.server.outbox import Outbox
 from tests.cli.conftest import log_of, started
 from tests.conftest import ROOT
 from tests.server.conftest import Running, Start, eventually
 from tests.server.faults import deaf_client, held, listening
 
+DECODER = (Component.VAE_DECODER, FULL)
 NUM_DEAF = 500
 NUM_KILLED = 4
 PICTURE: dict[str, Any] = {"steps": 60, "guidance": 4.0}
@@ -107,6 +112,21 @@ async def test_a_stream_that_nobody_reads_holds_a_bounded_number_of_events(start
             await asyncio.sleep(0.001)
     assert len(served.unet.calls) == 900
     assert 50 < max(sizes) < 120
+
+
+async def test_pictures_of_a_client_that_never_reads_are_forgotten_and_its_request_is_taken_back(start: Start) -> None:
+    served = await start(access=AccessConfig(unread_seconds=0.2))
+    before = outboxes()
+    message = pb.GenerateRequest(prompt="a cat", steps=1, guidance=1.0, num_images=2).SerializeToString()
+    served.engines[DECODER].hold()
+    with deaf_client(served.target, message):
+        await eventually(lambda: served.core.num_open == 1)
+        (outbox,) = [found for found in outboxes() if found not in before]
+        served.engines[DECODER].step()  # the first picture is there, the second not
+        await eventually(lambda: outbox.qsize() == 1 and isinstance(outbox._queue[0], Failed))
+        served.engines[DECODER].release()
+        await eventually(lambda: served.core.num_open == 0)
+        assert outbox.qsize() == 1
 
 
 @pytest.mark.slow

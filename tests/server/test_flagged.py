@@ -1,6 +1,7 @@
 """Pictures that a safety checker flags, over gRPC: marked, blurred or refused, and nothing shown before."""
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,13 @@ from mezzotint.engines.picture import parse_parameters, read_parameters
 from mezzotint.engines.variants import FULL
 from mezzotint.proto.aio import AsyncStream
 from mezzotint.proto.results import Event, Picture
-from mezzotint.server.config import CoreConfig
+from mezzotint.server.config import CoreConfig, MetricsConfig, WatchConfig
 from mezzotint.server.flagged import OnFlagged, blurred, check_bundle
 from tests.conftest import Checked
 from tests.fake_manifest import fake_manifest
 from tests.server.conftest import Start, entered, eventually
 from tests.server.real import serving
+from tests.server.scraping import scrape
 
 CHECKER = (Component.SAFETY_CHECKER, FULL)
 
@@ -113,6 +115,16 @@ async def test_a_refused_picture_ends_its_request_in_one_sentence_and_frees_the_
     await eventually(lambda: served.core._scheduler.idle)
     assert len(checker.calls) <= 3  # one was being looked at
     assert (await served.client.generate("a", steps=2, latents=noise(DARK))).pictures[0].flagged is False
+
+
+@pytest.mark.parametrize("on_flagged", list(OnFlagged))
+async def test_flagged_pictures_are_counted_whatever_becomes_of_them(start: Start, on_flagged: OnFlagged) -> None:
+    watch = WatchConfig(MetricsConfig(port=0))
+    served = await start(safety_checker=True, on_flagged=on_flagged, watch=watch)
+    for brightness in (BRIGHT, DARK):
+        with contextlib.suppress(MezzotintClientError):
+            await served.client.generate("a", steps=2, latents=noise(brightness))
+    assert (await scrape(served.metrics_port))("mezzotint_flagged_images_total") == 1
 
 
 @pytest.mark.parametrize("on_flagged", [OnFlagged.BLUR, OnFlagged.REFUSE])

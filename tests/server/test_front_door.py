@@ -19,6 +19,7 @@ from mezzotint.server.tokens import new_token
 from tests.server.certificates import Authority
 from tests.server.conftest import Start
 from tests.server.front_door import audit, paint, refusal
+from tests.server.hosting import hosting, refusal_of
 from tests.server.tokens_file import TokensFile
 
 CODE = grpc.StatusCode
@@ -173,3 +174,22 @@ def test_settings_that_cannot_be_are_one_sentence(settings: dict[str, Any]) -> N
     (name,) = settings
     with pytest.raises(MezzotintError, match=f"{name}=.*: must be "):
         AccessConfig(**settings)
+
+
+async def test_only_operators_load_and_unload_where_tokens_are_asked_for(
+    root: Path, tokens: TokensFile, audited: pytest.LogCaptureFixture
+) -> None:
+    alice, bob = tokens.add("alice", operator=True), tokens.add("bob")
+    async with hosting(root, "one", access=AccessConfig(tokens=tokens.path)) as host:
+        async with AsyncClient(host.target, token=bob) as client:
+            for call in (client.load_model("a"), client.unload_model("model")):
+                refused = await refusal_of(call)
+                assert refused.code is CODE.PERMISSION_DENIED
+                assert "ask the server's keeper for a token with that role" in refused.message
+            assert (await client.generate("a cat", steps=1, seed=1)).files
+            assert [model.name for model in await client.models()] == ["model"]
+        async with AsyncClient(host.target, token=alice) as client:
+            await client.load_model("a")
+            await client.unload_model("model")
+            assert [model.name for model in await client.models()] == ["a"]
+    assert audit(audited) == ["client=token:bob code=PERMISSION_DENIED reason=NotAllowed"] * 2

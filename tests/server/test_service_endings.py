@@ -8,8 +8,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mezzotint import MezzotintClientError
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.variants import FULL
 from tests.server.conftest import Running, Start, entered, eventually
+from tests.server.front_door import audit
 
+TEXT = (Component.TEXT_ENCODER, FULL)
 HEALTH = health_pb2.HealthCheckResponse
 
 
@@ -140,3 +144,13 @@ async def test_a_drain_that_takes_too_long_ends_what_is_left_as_unavailable(serv
     assert failure.value.code is grpc.StatusCode.UNAVAILABLE
     served.unet.release()
     assert not await stopped
+
+
+async def test_a_failing_engine_refuses_nothing_even_before_the_first_event(
+    served: Running, audited: pytest.LogCaptureFixture
+) -> None:
+    served.engines[TEXT].failures = 10**6
+    calls = [served.client.generate("a cat", steps=1) for _ in range(20)]
+    failures = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(f, MezzotintClientError) and f.code is grpc.StatusCode.INTERNAL for f in failures)
+    assert audit(audited) == []

@@ -184,3 +184,28 @@ def test_no_place_for_new_images_leaves_the_started_ones_their_order() -> None:
     calls = [call for stage, call in run_out(scheduler) if stage is Stage.DENOISE]
     assert calls[:7] == [[images[1]]] * 7
     assert calls[7] == [images[2]]
+
+
+def test_the_most_rows_of_a_call_are_those_of_its_size_and_may_change_between_two_steps() -> None:
+    most = {64: 8, 128: 2}
+    scheduler = make_scheduler(row_cap=lambda image, _: most[image.size])
+    small, large = [FakeImage(size=64) for _ in range(3)], [FakeImage(size=128, remaining=4) for _ in range(3)]
+    scheduler.submit(small, arrival=0.0)
+    scheduler.submit(large, arrival=1.0)
+    calls = [[image.size for image in call] for stage, call in run_out(scheduler) if stage is Stage.DENOISE]
+    assert calls == [[64] * 3] * 3 + [[128]] * 12
+    again = [FakeImage(size=128, remaining=2) for _ in range(3)]
+    scheduler.submit(again, arrival=2.0)
+    run_call(scheduler)
+    assert run_call(scheduler) == again[:1]
+    most[128] = 6
+    assert run_call(scheduler) == again[1:]  # they are encoded
+    assert run_call(scheduler) == again
+
+
+def test_an_image_with_more_rows_than_gain_something_by_now_has_its_calls_to_itself() -> None:
+    scheduler = make_scheduler(row_cap=lambda image, _: 1)
+    wide, narrow = FakeImage(rows=2, remaining=2), FakeImage(rows=1, remaining=2)
+    scheduler.submit([wide], arrival=0.0)
+    scheduler.submit([narrow], arrival=0.0)
+    assert [call for stage, call in run_out(scheduler) if stage is Stage.DENOISE] == 2 * [[wide]] + 2 * [[narrow]]

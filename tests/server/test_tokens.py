@@ -71,3 +71,14 @@ def test_a_file_without_tokens_is_refused(path: Path, data: bytes, sentence: str
 def test_a_file_that_is_not_there_is_one_sentence(path: Path) -> None:
     with pytest.raises(CredentialsError, match=r"tokens: cannot be read \(no such file or directory\); name one with"):
         read_tokens(path)
+
+
+def test_a_line_may_carry_the_operators_role(path: Path) -> None:
+    (alice, first), (bob, second) = new_token("alice", operator=True), new_token("bob")
+    path.write_text(f"{first}  # runs the server\n{second}\n", encoding="utf-8")
+    tokens = read_tokens(path)
+    assert [tokens.name_of(token) for token in (alice, bob)] == ["alice", "bob"]
+    assert [tokens.is_operator(token) for token in (alice, bob)] == [True, False]
+    path.write_text(f"{second} admin\n", encoding="utf-8")
+    with pytest.raises(CredentialsError, match="line 1 is no NAME: sha256:DIGEST"):
+        read_tokens(path)

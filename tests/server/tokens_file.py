@@ -12,8 +12,8 @@ class TokensFile:
         self.path = path
         self.lines: dict[str, str] = {}
 
-    def add(self, name: str) -> str:
-        token, self.lines[name] = new_token(name)
+    def add(self, name: str, *, operator: bool = False) -> str:
+        token, self.lines[name] = new_token(name, operator=operator)
         self.write("\n".join(self.lines.values()))
         return token
 

@@ -50,7 +50,7 @@ _SERVER_OPTIONS = (
         type=_FILE,
         metavar="FILE",
         help="Let in only clients with a token of this file, whose lines `mezzotint token NAME` makes; a change holds "
-        "at once. Health checks need none.",
+        "at once. Health checks need none. Loading and unloading models needs one with the operator's role.",
     ),
     click.option(
         "--max-request-bytes",
@@ -58,6 +58,22 @@ _SERVER_OPTIONS = (
         default=64 << 20,
         show_default=True,
         help="The largest request; only given latents are large. Less keeps strangers from filling the memory.",
+    ),
+    click.option(
+        "--handshake-seconds",
+        type=click.FloatRange(0, 3600, min_open=True),
+        default=10.0,
+        show_default=True,
+        help="How long a connection may take until it can send requests. Raise it where clients come over slow links; "
+        "lower it where strangers hold connections open.",
+    ),
+    click.option(
+        "--unread-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        show_default=True,
+        help="How long finished pictures wait in memory for a client that takes nothing; then its call ends. Raise it "
+        "where clients pause.",
     ),
     click.option(
         "--max-steps",
@@ -121,6 +137,8 @@ def access_config(
     tls_client_ca: Path | None,
     tokens: Path | None,
     max_request_bytes: int,
+    handshake_seconds: float,
+    unread_seconds: float,
     rate_limit: Any,
     **limits: int | None,
 ) -> "AccessConfig":
@@ -134,6 +152,8 @@ def access_config(
         tls=None if tls_cert is None or tls_key is None else TlsConfig(tls_cert, tls_key, tls_client_ca),
         tokens=tokens,
         max_request_bytes=max_request_bytes,
+        handshake_seconds=handshake_seconds,
+        unread_seconds=unread_seconds,
         limits=RequestLimits(**limits),
         rate=rate_limit,
     )

@@ -66,7 +66,8 @@ def read_config(path: Path, command: click.Command, ctx: click.Context) -> dict[
         elif param.name in found:
             problems.append(f"{key}: is given twice")
         else:
-            found[str(param.name)] = value
+            several = param.multiple and value is not None and not isinstance(value, list)  # one of them needs no list
+            value = found[str(param.name)] = [value] if several else value
             problems += (f"{key}: {problem}" for problem in _problems(param, value, ctx))
     if problems:
         raise ConfigError(f"{click.format_filename(path)}: {'; '.join(problems)}")

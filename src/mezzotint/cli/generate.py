@@ -1,12 +1,14 @@
 """``mezzotint generate``: asks a server for pictures and writes them to files. Imports the client alone."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mezzotint.cli.access_options import client_options, security
+from mezzotint.cli.arrays import array_bytes, array_options
 from mezzotint.cli.errors import CannotWrite, Refused
 from mezzotint.engines.errors import InvalidRequest
 
@@ -122,6 +124,7 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     "--spacing", default="", callback=_text, help="leading, trailing or linspace. [default: the checkpoint's]"
 )
 @click.option("--eta", type=float, default=0.0, show_default=True, help="DDIM's share of fresh noise, 0 to 1.")
+@array_options
 @click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
 @click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")
 @click.option("--num-images", type=int, default=1, show_default=True, help="Pictures; the i-th has seed + i.")
@@ -159,6 +162,7 @@ def command(
     image_format: str | None,
     timeout: float | None,
     retries: int,
+    latents_out: Path | None,
     **options: Any,
 ) -> None:
     """Draw pictures of PROMPT with a running server, and write them with their parameters inside."""
@@ -167,19 +171,50 @@ def command(
 
     known_by = security(options)
     num_images = int(options["num_images"])
+    source = click.get_current_context().get_parameter_source("steps")
+    if options["custom_sigmas"] and source is click.core.ParameterSource.DEFAULT:
+        options["steps"] = len(options["custom_sigmas"])
     request: Options = {**options, "image_format": _format(output, image_format)}  # type: ignore[typeddict-item]
+    request["return_latents"] = latents_out is not None
     if not output.absolute().parent.is_dir():
         raise CannotWrite(output, FileNotFoundError(2, "its folder does not exist"))
     try:
         with Client(server, retries=retries, **known_by) as client:
-            _paint(client, prompt, timeout, request, output, num_images)
+            _paint(client, prompt, timeout, request, Files(output, latents_out, num_images))
     except MezzotintClientError as error:
         raise Refused(error.message, error.code.name) from None
 
 
-def _paint(
-    client: "Client", prompt: str, timeout: float | None, request: "Options", output: Path, num_images: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where pictures go, and their latents if they are wanted."""
+
+    output: Path
+    latents: Path | None
+    num_images: int
+
+    def picture(self, index: int) -> Path:
+        """Return the file of a picture."""
+        return self._numbered(self.output, index)
+
+    def preview(self, index: int) -> Path:
+        """Return the file of its previews."""
+        return self.picture(index).with_suffix(".preview.jpg")
+
+    def write(self, picture: "Picture") -> Path:
+        """Write a picture's file, and that of its latents; returns the first. Raises CannotWrite."""
+        path, latents = self.picture(picture.image_index), picture.latents
+        write_file(path, picture.data)
+        if self.latents is not None and latents is not None:
+            target = self._numbered(self.latents, picture.image_index)
+            write_file(target, array_bytes(target, latents, "latents"))
+        return path
+
+    def _numbered(self, path: Path, index: int) -> Path:
+        return path if self.num_images == 1 else path.with_stem(f"{path.stem}-{index}")
+
+
+def _paint(client: "Client", prompt: str, timeout: float | None, request: "Options", files: Files) -> None:
     """Follow one request: a bar, previews, and each picture's file as soon as it is there."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -205,11 +240,9 @@ def _paint(
                     left = "" if event.finish_in_ms is None else f", {event.finish_in_ms / 1e3:.1f} s left"
                     progress.update(bar, description=f"painting{left}", completed=sum(done.values()))
                     if event.preview:
-                        write_file(_preview_file(output, event.image_index, num_images), event.preview)
+                        write_file(files.preview(event.image_index), event.preview)
                 case results.Picture():
-                    path = _picture_file(output, event.image_index, num_images)
-                    write_file(path, event.data)
-                    click.echo(_said(path, event))
+                    click.echo(_said(files.write(event), event))
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -235,14 +268,6 @@ def _format(output: Path, asked: str | None) -> str:
     if named is not None and asked is not None and named != asked:
         raise click.UsageError(f"{click.format_filename(output)}: is named {named}, but `--format` says {asked}")
     return asked or str(named)
-
-
-def _picture_file(output: Path, index: int, num_images: int) -> Path:
-    return output if num_images == 1 else output.with_stem(f"{output.stem}-{index}")
-
-
-def _preview_file(output: Path, index: int, num_images: int) -> Path:
-    return _picture_file(output, index, num_images).with_suffix(".preview.jpg")
 
 
 def _said(path: Path, picture: "Picture") -> str:

@@ -56,9 +56,11 @@ MEMORY_SIZE = MemorySize()
 )
 @click.option(
     "--device",
-    default="",
+    "devices",
+    multiple=True,
     metavar="D|COMPONENT=D,…",
-    help="Where to run: cpu, gpu, npu or an execution provider, for all or by component (`text=cpu,unet=gpu`). "
+    help="Where to run: cpu, gpu, npu or an execution provider, for all or by component (`text=cpu,unet=gpu`). Given "
+    "several times, each is the place of an instance of its own, where a machine has several devices. "
     "[default: what the bundle was built for]",
 )
 @click.option(
@@ -96,11 +98,9 @@ MEMORY_SIZE = MemorySize()
 @click.option(
     "--instances",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
     help="Engine loops that share the threads and the requests of each bundle, each with its own engines and memory. "
     "More than one is worth it on machines of many cores, where calls gain little from the last half of them: "
-    "`mezzotint tune` measures that.",
+    "`mezzotint tune` measures that. [default: one, or as many as --device names]",
 )
 @click.option(
     "--priority-levels",
@@ -201,12 +201,12 @@ def command(
     bundles: tuple[Path, ...],
     host: str,
     port: int,
-    device: str,
+    devices: tuple[str, ...],
     num_threads: int,
     max_queue_size: int,
     max_started_images: int,
     policy: str,
-    instances: int,
+    instances: int | None,
     priority_levels: int,
     admit_late: bool,
     on_flagged: str,
@@ -240,18 +240,26 @@ def command(
     if not bundles and model_repository is None:
         raise click.UsageError("Missing argument 'BUNDLE...'; without one, say `--model-repository`.")
     logs.set_up(log_level, log_format)
+    places = tuple(parse_devices(device) for device in devices)
     config = ServerConfig(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
         core=CoreConfig(
-            max_queue_size, max_started_images, policy, priority_levels, admit_late, OnFlagged(on_flagged), instances
+            max_queue_size,
+            max_started_images,
+            policy,
+            priority_levels,
+            admit_late,
+            OnFlagged(on_flagged),
+            instances or max(1, len(places)),
+            places if len(places) > 1 else (),
         ),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
         lifecycle=LifecycleConfig(model_repository, max_failures),
     )
-    options = LoadOptions(parse_devices(device), num_threads, strict, not no_cache, memory_budget)
+    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget)
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
 
 

@@ -5,7 +5,13 @@ import click
 
 @click.command()
 @click.argument("name")
-def command(name: str) -> None:
+@click.option(
+    "--operator",
+    is_flag=True,
+    help="Let NAME load and unload models too, where the server has a model repository. Give it to those who run the "
+    "server; clients who only paint need none.",
+)
+def command(name: str, operator: bool) -> None:
     """Make a token for the client NAME, which servers with --tokens let in and tell from others by that name.
 
     The line for the server's file is on stdout, for `mezzotint token NAME >> FILE`; it holds a digest of the token,
@@ -14,6 +20,6 @@ def command(name: str) -> None:
     """
     from mezzotint.server.tokens import new_token
 
-    token, line = new_token(name)
+    token, line = new_token(name, operator=operator)
     click.echo(line)
     click.echo(f"The token of {name}, which is not shown again:\n{token}", err=True)
