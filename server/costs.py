@@ -102,7 +102,7 @@ class EngineCosts:
     @property
     def row_seconds(self) -> float:
         """The seconds of one row of the whole UNet, in the calls that gain most."""
-        return self._row_seconds[Component.UNET, FULL]
+        return self._of(Component.UNET, FULL, self._own).row_seconds
 
     def work_left(self, image: Image) -> Work:
         """Return the seconds that an image's calls still take, its share of them where others take part."""

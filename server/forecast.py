@@ -25,7 +25,8 @@ class Pace:
     """How much longer this machine takes, at present, than was measured: the ratio over the last calls."""
 
     def __init__(self) -> None:
-        self._calls: deque[tuple[float, float]] = deque(maxlen=_CALLS)
+        self._calls: deque[tuple[float, float]] = deque()
+        self._expected = self._took = 0.0  # sums of these, since every call asks for the ratio
         self.ratio = 1.0
 
     @property
@@ -35,9 +36,16 @@ class Pace:
 
     def note(self, expected: float, seconds: float) -> None:
         """Note what a call was expected to take and what it took; one of which nothing was expected says nothing."""
-        if expected > 0:
-            self._calls.append((expected, seconds))
-            self.ratio = sum(took for _, took in self._calls) / sum(should for should, _ in self._calls)
+        if expected <= 0:
+            return
+        self._calls.append((expected, seconds))
+        self._expected += expected
+        self._took += seconds
+        if len(self._calls) > _CALLS:
+            gone = self._calls.popleft()
+            self._expected -= gone[0]
+            self._took -= gone[1]
+        self.ratio = self._took / self._expected
 
 
 class Intervals:

@@ -233,7 +233,8 @@ class Lifecycle:
                 await asyncio.wait(self._leaving, return_when=asyncio.FIRST_COMPLETED)
             elif not self._shrink_replaced(bundle.manifest.name, missing):
                 error = loader.refusal(bundle, sum(version.held_bytes for version in idle))
-                error.retry_after_ms = room_in_ms(missing, self._others(bundle.manifest.name))
+                others = [version for version in self.catalog.versions if version.name != bundle.manifest.name]
+                error.retry_after_ms = room_in_ms(missing, others)
                 raise error
         (loading,) = await asyncio.to_thread(loader.plan, [bundle])
         return loading
@@ -246,10 +247,6 @@ class Lifecycle:
         smaller = self._open_loader().shrink(version.loading, missing_bytes)
         version.loading = smaller or version.loading
         return smaller is not None
-
-    def _others(self, name: str) -> list[Version]:
-        """Return the versions of other names that may become idle or leave, after which another has their room."""
-        return [version for version in self.catalog.versions if version.name != name and version.bundle]
 
     async def _fill(self, version: Version, bundle: Bundle, loading: Loading) -> None:
         """Load a version's bundle and answer its name's requests with it from then on."""

@@ -73,6 +73,7 @@ class Scheduler:
         self._places: dict[Image, _Entry] = {}  # in the order of submission
         self._freed: dict[str, float] = {}  # when the last image of each client left that has others here
         self._running: tuple[Image, ...] = ()
+        self._chosen: tuple[float, tuple[Image, ...]] | None = None  # when, and for which call, until something changes
         self._expected = self._handed_out = 0.0
         self._decoded_last = False
         self._left: list[Departure] = []
@@ -157,6 +158,7 @@ class Scheduler:
     def cancel(self, ticket: Ticket) -> None:
         """Take a request back: its images take part in no further call."""
         ticket.cancelled = True
+        self._chosen = None
 
     def drop(self, now: float) -> None:
         """Let cancelled and expired images leave."""
@@ -168,12 +170,14 @@ class Scheduler:
     def next_stage(self, now: float) -> Stage | None:
         """Return the stage of the call that ``next_batch`` would choose; None where it would find nothing to do."""
         images = self._choose(now)
+        self._chosen = now, images
         return images[0].stage if images else None
 
     def next_batch(self, now: float) -> Batch:
         """Choose the next call and hand it out until ``settle`` or ``fail``. Raises LookupError where there is none."""
         self.drop(now)
-        self._running = self._choose(now)
+        chosen, self._chosen = self._chosen, None
+        self._running = chosen[1] if chosen is not None and chosen[0] == now else self._choose(now)
         if not self._running:
             raise LookupError("no image waits for a call; ask next_stage first")
         stage = self._running[0].stage
@@ -214,6 +218,7 @@ class Scheduler:
     def extend(self, ticket: Ticket, deadline: float | None) -> None:
         """Allow a request until another time; None is any."""
         ticket.deadline = deadline
+        self._chosen = None
         for image in ticket.images:
             if image in self._places:
                 self._places[image].place.deadline = math.inf if deadline is None else deadline
@@ -241,6 +246,7 @@ class Scheduler:
 
     def _enter(self, ticket: Ticket, priority: int) -> None:
         deadline = math.inf if ticket.deadline is None else ticket.deadline
+        self._chosen = None
         for image in ticket.images:
             work = self._costs.work_left(image)
             place = Place(ticket.arrival, deadline, priority, ticket.client, work.seconds, work.seconds)
@@ -264,6 +270,7 @@ class Scheduler:
         return max(1, self._row_cap(like, FULL) // USUAL_ROWS)
 
     def _leave(self, image: Image, outcome: Outcome) -> None:
+        self._chosen = None
         ticket = self._places.pop(image).ticket
         self._left.append(Departure(image, ticket, outcome))
         if not any(entry.ticket.client == ticket.client for entry in self._places.values()):

@@ -19,6 +19,7 @@ from mezzotint.server.app import load_served
 from mezzotint.server.catalog import Catalog, State
 from mezzotint.server.config import ServerConfig
 from mezzotint.server.costs import EngineCosts
+from mezzotint.server.instances import instance_options
 from mezzotint.server.intake import Intake
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
@@ -46,9 +47,10 @@ class Replica:
     def __init__(self, config: ServerConfig, load: LoadOptions, *, loader: Loader | None = None) -> None:
         set_up("info", "text")  # to stderr, which Ray collects
         observer = Observer()
+        loads = instance_options(load, config.core)
         self._loader = loader or BundleLoader(
-            load,
-            lambda folder, loading, failures: load_served(folder, load, config.core, loading, observer, failures),
+            loads,
+            lambda folder, loading, failures: load_served(folder, loads, config.core, loading, observer, failures),
         )
         self._catalog = Catalog()
         self._lifecycle = Lifecycle(self._catalog, self._loader, max_failures=config.lifecycle.max_failures)

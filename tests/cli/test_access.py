@@ -11,6 +11,7 @@ import pytest
 
 from mezzotint import Client, MezzotintClientError
 from mezzotint.cli import cli
+from mezzotint.cli.access_options import access_config
 from mezzotint.cli.errors import run
 from mezzotint.cli.serve import READY
 from mezzotint.server.tokens import new_token, read_tokens
@@ -169,3 +170,19 @@ def test_a_front_door_that_cannot_be_is_one_sentence(
 ) -> None:
     assert run(cli, ["serve", str(emoji_bundle), "--port", "0", "--no-metrics", *options]) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_what_is_said_of_connections_and_unread_pictures_arrives() -> None:
+    found = access_config(
+        **dict.fromkeys(("tls_cert", "tls_key", "tls_client_ca", "tokens", "rate_limit")),
+        **{"max_request_bytes": 9, "handshake_seconds": 3.0, "unread_seconds": 4.0},
+        **{"max_steps": 1, "max_pixels": 2, "max_images": 3},
+    )
+    assert (found.handshake_seconds, found.unread_seconds) == (3.0, 4.0)
+
+
+def test_an_operators_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["token", "alice", "--operator"]) == 0
+    shown = capsys.readouterr()
+    (tmp_path / "tokens").write_text(shown.out, encoding="utf-8")
+    assert read_tokens(tmp_path / "tokens").is_operator(shown.err.split()[-1])

@@ -145,3 +145,14 @@ def test_a_file_really_starts_a_server_where_it_says(emoji_bundle: Path, config:
     with started("--config", config) as (process, address):
         assert address.startswith("localhost:")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"), [("device: cpu", ["cpu"]), ("device: [cpu, gpu.0]", ["cpu", "gpu.0"]), ("port: 1", [])]
+)
+def test_an_option_that_may_be_given_several_times_needs_no_list_for_one(
+    text: str, devices: list[str], config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(f"{text}\nhandshake-seconds: 3\nunread-seconds: 4\n", encoding="utf-8")
+    found = effective(capsys, "one", "--config", config)
+    assert (found["device"], found["handshake-seconds"], found["unread-seconds"]) == (devices, 3.0, 4.0)

@@ -124,3 +124,13 @@ def test_nothing_is_refused_for_its_deadline_before_any_call_was_seen() -> None:
     scheduler = make_scheduler(costs=EvaluationCosts())
     scheduler.submit([FakeImage(remaining=50)], arrival=0.0, deadline=0.5)  # type: ignore[list-item]
     assert scheduler.num_images == 1
+
+
+def test_the_pace_is_that_of_the_last_64_calls() -> None:
+    pace = Pace()
+    for i in range(1000):
+        pace.note(0.1, 0.7 + i)
+    assert pace.ratio == pytest.approx(sum(0.7 + i for i in range(936, 1000)) / 6.4)
+    for _ in range(64):
+        pace.note(0.1, 0.2)
+    assert pace.ratio == pytest.approx(2.0)

@@ -148,3 +148,23 @@ def test_the_engine_time_that_is_left_is_what_the_images_still_are() -> None:
     scheduler.submit([FakeImage(remaining=4), FakeImage(remaining=6)], arrival=0.0)
     assert scheduler.seconds_left() == 10.0
     assert scheduler.seconds_left(2) == 20.0
+
+
+def test_a_call_is_chosen_once_unless_something_changes_before_it_is_made() -> None:
+    asked: list[float] = []
+
+    def policy(arrival: Any, size: Any, remaining: Any, deadline: Any, now: float) -> Any:
+        asked.append(now)
+        return arrival
+
+    scheduler = make_scheduler(policy=lambda _: policy)
+    ticket = scheduler.submit([FakeImage(), FakeImage()], arrival=0.0)
+    scheduler.next_stage(1.0)
+    before = len(asked)
+    run_call(scheduler, 1.0)
+    assert len(asked) == before > 0
+    scheduler.next_stage(2.0)
+    scheduler.cancel(ticket)
+    other = FakeImage()
+    scheduler.submit([other], arrival=2.0)
+    assert run_call(scheduler, 2.0) == [other]
