@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _CALLS = 3
 _AGAIN_SECONDS = 0.2
+_LOOK_SECONDS = 1.0  # for a size that has become usual
 _SHARE = 100  # a round is followed by a pause this many times as long
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 60.0, 3600.0
 _OFTEN = 4  # pictures of a size until it is learnt
@@ -156,7 +157,7 @@ class WarmUp:
                 again = time.monotonic() + pause_seconds(num_rounds, spent)
                 num_rounds += 1
                 logger.debug("model %s: this host's step times were measured, round %d", self._model.name, num_rounds)
-            self._stopping.wait(_AGAIN_SECONDS)
+            self._stopping.wait(_LOOK_SECONDS)
 
     def _measure(self, size: Size, *, prepare: bool) -> float | None:
         """Measure a round of every engine at one size; returns its milliseconds, and None where it is to end."""

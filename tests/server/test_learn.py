@@ -65,6 +65,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds that follow each other at once."""
     monkeypatch.setattr(learn, "pause_seconds", lambda num_rounds, spent_seconds: 0.0)
     monkeypatch.setattr(learn, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(learn, "_LOOK_SECONDS", 0.01)
 
 
 def test_an_idle_server_measures_its_engines(tmp_path: Path) -> None:

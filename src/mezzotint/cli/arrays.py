@@ -32,8 +32,8 @@ def array_options(function: Function) -> Function:
     return function
 
 
-def read_array(path: Path, name: str) -> "Array":
-    """Return float32 of a file: its only tensor, or the one of this name. Raises InvalidRequest, MezzotintError."""
+def read_array(path: Path, name: str, dtype: str = "float32") -> Any:
+    """Return an array of a file: its only tensor, or the one of this name. Raises InvalidRequest, MezzotintError."""
     import numpy as np
 
     found: Any
@@ -41,7 +41,7 @@ def read_array(path: Path, name: str) -> "Array":
         found = _tensor(path, name) if path.suffix == _SAFETENSORS else np.load(path, allow_pickle=False)
         if not isinstance(found, np.ndarray):
             raise ValueError("it holds several arrays")
-        return np.ascontiguousarray(found, dtype=np.float32)
+        return np.ascontiguousarray(found, dtype=dtype)
     except OSError as error:
         raise InvalidRequest(f"{name}: {path} cannot be read ({(error.strerror or str(error)).lower()})") from None
     except (ValueError, TypeError, EOFError) as error:
@@ -69,7 +69,7 @@ def _read(ctx: click.Context, param: click.Parameter, path: Path | None) -> "Arr
 def _sigmas(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
     """Read levels between commas, or those of a file; unless steps are named there are as many."""
     if value.endswith((_NPY, _SAFETENSORS)):
-        return tuple(read_array(Path(value), str(param.name)).ravel().tolist())
+        return tuple(read_array(Path(value), str(param.name), "float64").ravel().tolist())
     try:
         return tuple(float(part) for part in value.split(",")) if value else ()
     except ValueError:
