@@ -118,7 +118,9 @@ def test_what_was_learnt_changes_the_calls_of_a_running_server(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("often")
-def test_a_knee_of_a_noisy_moment_is_mended_by_the_rounds_that_follow(tmp_path: Path) -> None:
+def test_a_knee_of_a_noisy_moment_is_mended_by_the_rounds_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, engines = fake_model(tmp_path)
     slow = threading.Event()
     slow.set()
@@ -129,7 +131,7 @@ def test_a_knee_of_a_noisy_moment_is_mended_by_the_rounds_that_follow(tmp_path: 
         time.sleep(0.05 if slow.is_set() and len(inputs["sample"]) > 2 else 0.005)
         return run(inputs)
 
-    engines[UNET].run = costly  # type: ignore[method-assign]
+    monkeypatch.setattr(engines[UNET], "run", costly)
     core = Core(model, CoreConfig())
     core.warm_up_rest(Learning({UNET: tmp_path / "unet.json"}))
     wait_for(lambda: model.max_rows[FULL] == 2)
