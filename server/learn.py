@@ -208,7 +208,7 @@ class WarmUp:
 
 def pause_seconds(num_rounds: int, spent_seconds: float) -> float:
     """Return how long to wait after a round of measuring: longer each time, and a hundred times what it took."""
-    usual = min(_FIRST_PAUSE_SECONDS * 2 ** min(num_rounds, 16), _LONGEST_PAUSE_SECONDS)
+    usual = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(num_rounds, 16), _LONGEST_PAUSE_SECONDS)
     return max(usual, _SHARE * spent_seconds)
 
 
