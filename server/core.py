@@ -144,9 +144,9 @@ class Core:
     ) -> Handle:
         """Take a request in without waiting.
 
-        ``on_event`` is called from other threads, one event at a time: ``Accepted``, then ``Progress`` and
-        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last. The caller's toll
-        may refuse the request's images, once they are known and before they wait.
+        ``on_event`` is called from other threads, the loop's too, and must not block: ``Accepted``, ``Progress`` and
+        ``Picture``, and in any case exactly one ``Finished`` or ``Failed``, which is the last. The caller's toll may
+        refuse the request's images, once they are known and before they wait.
 
         Raises:
             InvalidRequest: there is no such priority.
@@ -232,7 +232,7 @@ class Core:
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
         accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, *when)
-        self._open.post(job, partial(job.emit, accepted))
+        self._open.post_quick(job, partial(job.emit, accepted))
         if self._open.closed:
             self._end_late()
 
@@ -262,7 +262,8 @@ class Core:
             job = self._jobs[image]
             if job.stepped(image):
                 finish = self._outlook.of((image,), self._clock()).finish
-                self._open.post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
+                post = self._open.post_quick if image.preview is None else self._open.post
+                post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
 
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image
