@@ -62,10 +62,14 @@ bench-peers: setup ## time a full-size picture beside other engines; installs th
 	  --once torch.compile --once stable-diffusion.cpp $(PEERS)
 
 # An old generator on purpose: its code loads with every protobuf from 4.25 on, whatever else is installed beside it.
-proto: ## regenerate the gRPC stubs from proto/mezzotint.proto
+# The stubs of kserve.proto get a descriptor pool of their own: Triton's client in the same process has the same names.
+proto: ## regenerate the gRPC stubs from proto/*.proto
 	test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
 	build/protoc/bin/pip install --disable-pip-version-check --quiet "grpcio-tools==1.62.3" "setuptools<70"
-	build/protoc/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/mezzotint/proto/*.proto
+	build/protoc/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/mezzotint/proto/mezzotint.proto
+	build/protoc/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src src/mezzotint/proto/kserve.proto
+	sed -i.old 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' src/mezzotint/proto/kserve_pb2.py
+	rm src/mezzotint/proto/kserve_pb2.py.old
 
 wheel: setup ## build dist/*.whl
 	$(BIN)/python -m build --wheel

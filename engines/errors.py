@@ -25,6 +25,10 @@ class RequestIdTaken(MezzotintError):
     """Another request of that id is running."""
 
 
+class Unsupported(MezzotintError):
+    """What was asked for is no part of this server, whatever the request's fields say."""
+
+
 class QueueFull(MezzotintError):
     """The server is at its limit; try again after ``retry_after_ms``."""
 

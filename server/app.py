@@ -18,17 +18,21 @@ from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog, Served
-from mezzotint.server.config import CoreConfig, LifecycleConfig, ServerConfig
+from mezzotint.server.config import CoreConfig, KserveConfig, LifecycleConfig, ServerConfig
 from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.health import Failures
 from mezzotint.server.instances import Instances, check_devices, instance_options
 from mezzotint.server.intake import Intake
+from mezzotint.server.kserve.service import SERVICE as KSERVE
+from mezzotint.server.kserve.service import KserveService
+from mezzotint.server.kserve.statistics import Statistics
 from mezzotint.server.learn import Learning, Quiet
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
+from mezzotint.server.reflected import reflected
 from mezzotint.server.repository import ModelRepository
 from mezzotint.server.service import SERVICE, Service
 from mezzotint.server.watching import watching
@@ -55,6 +59,8 @@ class Server:
         access: who may come in, and what a request may ask for.
         loader: loads what comes later; without one that is nothing.
         lifecycle: how bundles come and go.
+        kserve: the KServe v2 protocol beside our own; None is without.
+        statistics: what that protocol says of each bundle; whoever makes the cores has it observe them.
 
     Raises:
         CredentialsError: a file of its front door cannot be used.
@@ -69,6 +75,8 @@ class Server:
         *,
         loader: Loader | None = None,
         lifecycle: LifecycleConfig | None = None,
+        kserve: KserveConfig | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         access, lifecycle = access or AccessConfig(), lifecycle or LifecycleConfig()
         self.catalog = catalog
@@ -87,7 +95,16 @@ class Server:
         intake = Intake(self.lifecycle, observer or Observer(), access)
         self._grpc.add_generic_rpc_handlers((Service(self.lifecycle, intake, access.max_request_bytes).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        services = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        self._kserve: KserveService | None = None
+        if kserve is not None:
+            told = statistics or Statistics()
+            self._kserve = KserveService(
+                self.lifecycle, intake, kserve, told, lambda: self.is_ready, access.max_request_bytes
+            )
+            self._grpc.add_generic_rpc_handlers((self._kserve.handler(),))
+            services.append(KSERVE)
+        reflection.enable_server_reflection(services, self._grpc, pool=reflected())
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet ready, and return the port. Raises Unavailable where it is taken."""
@@ -109,6 +126,8 @@ class Server:
         await self.set_ready(False)
         finished = await self.lifecycle.close(drain_seconds)
         await self._grpc.stop(_STOP_SECONDS)
+        if self._kserve is not None:
+            self._kserve.close()
         return finished
 
     @property
@@ -154,7 +173,15 @@ async def serve(
             return load_served(folder, loads, config.core, loading, watch.observer, failures)
 
         loader = BundleLoader(loads, make)
-        server = Server(catalog, watch.observer, config.access, loader=loader, lifecycle=config.lifecycle)
+        server = Server(
+            catalog,
+            watch.observer,
+            config.access,
+            loader=loader,
+            lifecycle=config.lifecycle,
+            kserve=config.kserve,
+            statistics=watch.statistics,
+        )
         port = await server.start(config.host, config.port)
         try:
             watch.listen(lambda: server.is_ready)

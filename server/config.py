@@ -102,6 +102,17 @@ class LifecycleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class KserveConfig:
+    """How the KServe v2 protocol is served.
+
+    Attributes:
+        shared_memory: whether clients on the server's machine may have it read and write their shared memory.
+    """
+
+    shared_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """How a server listens and stops.
 
@@ -113,6 +124,7 @@ class ServerConfig:
         watch: metrics and traces; nothing by default.
         access: who may come in, and what a request may ask for.
         lifecycle: how bundles come and go.
+        kserve: the second protocol on the same port; None is without.
     """
 
     host: str = "127.0.0.1"
@@ -122,6 +134,7 @@ class ServerConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
+    kserve: KserveConfig | None = field(default_factory=KserveConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= MAX_PORT:

@@ -73,13 +73,13 @@ def parsed(message: M | InvalidRequest) -> M:
 def request_id_of(message: pb.GenerateRequest | InvalidRequest) -> str:
     """Return the request's own id, or a fresh one where it has none or none that can be logged."""
     given = "" if isinstance(message, InvalidRequest) else message.request_id
-    return given if given and _is_id(given) else uuid.uuid4().hex
+    return given if given and is_id(given) else uuid.uuid4().hex
 
 
 def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     """Return what a request asks for, with the defaults of ``Request``. Raises InvalidRequest."""
     message = parsed(message)
-    if message.request_id and not _is_id(message.request_id):
+    if message.request_id and not is_id(message.request_id):
         raise InvalidRequest(
             f"request_id: must be at most {_MAX_ID_LENGTH} letters, digits and -_.:, such as a UUID; or leave it out"
         )
@@ -201,5 +201,6 @@ def _image_of(event: Picture) -> pb.ImageResult:
     return image
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Return whether a client's id of a request can be logged."""
     return len(text) <= _MAX_ID_LENGTH and set(text) <= _ID_LETTERS

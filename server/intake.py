@@ -5,6 +5,7 @@ own words.
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -34,12 +35,17 @@ from mezzotint.server.status import Refusal, refusal
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a call asks for, in our own words."""
+    """What a call asks for, in our own words.
+
+    Attributes:
+        max_seconds: what it allows itself from its arrival on, beside the call's deadline; None is any time.
+    """
 
     model: str
     request: Request
     picture: PictureOptions
     priority: int
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,14 @@ class Intake:
             Refused: it ended early.
         """
         answer = Answer(call.request_id, call.traceparent)
+        arrival = time.monotonic()
         self._observer.received(answer)
         accepted = False
         try:
             order = read()
+            deadline = call.deadline
+            if order.max_seconds is not None:
+                deadline = min(arrival + order.max_seconds, math.inf if deadline is None else deadline)
             core = await self._lifecycle.find(order.model)
             answer.model = core.model.name
             self._limits.check(order.request, core.model.manifest)
@@ -107,7 +117,7 @@ class Intake:
                 order.request,
                 request_id=call.request_id,
                 picture=order.picture,
-                deadline=call.deadline,
+                deadline=deadline,
                 caller=Caller(str(call.client), order.priority, answer.traceparent, partial(self._toll, call.client)),
             )
             handle = self._joins.enter(
@@ -115,7 +125,7 @@ class Intake:
                 order,
                 lambda on_event: start(on_event=on_event),
                 on_event=partial(_hand_over, asyncio.get_running_loop(), events),
-                deadline=call.deadline,
+                deadline=deadline,
             )
             events.on_given_up = handle.cancel
             try:

@@ -71,6 +71,11 @@ class Lifecycle:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closing = False
 
+    @property
+    def loadable(self) -> tuple[str, ...]:
+        """The names under which bundles lie in the repository."""
+        return self._repository.names
+
     async def find(self, name: str) -> Served:
         """Return what answers the requests for a name; submit to it before anything else is awaited.
 

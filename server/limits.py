@@ -12,10 +12,15 @@ _MAX_LENGTHS |= dict.fromkeys(("custom_sigmas", "cache_schedule"), 4096)
 
 def check_lengths(request: Request) -> None:
     """Refuse names and lists that no request needs, before anything looks into them. Raises InvalidRequest."""
-    for field, most in _MAX_LENGTHS.items():
-        length = len(getattr(request, field))
-        if length > most:
-            raise InvalidRequest(f"{field}: has a length of {length}; the limit is {most}, shorten it")
+    for field in _MAX_LENGTHS:
+        check_length(field, len(getattr(request, field)))
+
+
+def check_length(field: str, length: int) -> None:
+    """Refuse a name or a list of a request by its length. Raises InvalidRequest."""
+    most = _MAX_LENGTHS[field]
+    if length > most:
+        raise InvalidRequest(f"{field}: has a length of {length}; the limit is {most}, shorten it")
 
 
 @dataclass(frozen=True, slots=True)

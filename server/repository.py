@@ -33,6 +33,13 @@ class ModelRepository:
             )
         return self._root
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The folders of bundles in it, none where there is no repository."""
+        if self._root is None:
+            return ()
+        return tuple(sorted(path.parent.name for path in self._root.glob(f"*/{MANIFEST}")))
+
     def find(self, name: str) -> Path:
         """Return the folder of a bundle in the repository.
 
@@ -47,7 +54,7 @@ class ModelRepository:
         folder = (root / name).resolve()
         _check_inside(root, name, folder)
         if not (folder / MANIFEST).is_file():
-            known = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
+            known = self.names
             shown = ", ".join([*known[:_MANY], *(["…"] if len(known) > _MANY else [])])
             raise ModelNotFound(f"bundle={name!r}: is not in the model repository; it has {shown or 'no bundle'}")
         _check_inside(root, name, *folder.rglob("*"))

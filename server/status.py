@@ -20,6 +20,7 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
         errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
         errors.ShapeNotCompiled: grpc.StatusCode.FAILED_PRECONDITION,
         errors.RequestIdTaken: grpc.StatusCode.ALREADY_EXISTS,
+        errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
         errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
         errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
         errors.DeviceNotFound: grpc.StatusCode.FAILED_PRECONDITION,

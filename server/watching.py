@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.config import WatchConfig
+from mezzotint.server.kserve.statistics import Statistics
 from mezzotint.server.observer import Observer, Several
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class Watch:
-    """What watches one server.
+    """What watches one server; ``statistics`` are there whatever is switched on.
 
     Args:
         config: what is switched on.
@@ -27,7 +28,8 @@ class Watch:
         self._config = config
         self._catalog = catalog
         self._stack = ExitStack()
-        observers: list[Observer] = []
+        self.statistics = Statistics()
+        observers: list[Observer] = [self.statistics]
         if config.metrics is not None:
             from mezzotint.server.metrics import Metrics
 

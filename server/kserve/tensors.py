@@ -13,6 +13,7 @@ Where the model is decoupled, each Progress event is a response by ``progress_ou
 """
 
 import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -26,7 +27,7 @@ from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.picture import check_format
 from mezzotint.engines.request import Request
 from mezzotint.server.events import Picture, Progress
-from mezzotint.server.limits import check_lengths
+from mezzotint.server.limits import check_length, check_lengths
 from mezzotint.server.pictures import RAW, PictureOptions
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -81,6 +82,10 @@ class Tensor:
     field: str = ""
     optional: bool = True
     streamed: bool = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Return whether an array of a shape may be sent for it; [1, 1] is one value as well."""
+        return math.prod(shape) == 1 if self.dims == (1,) else len(shape) == len(self.dims)
 
     def __str__(self) -> str:
         return f"{self.datatype} {list(self.dims)}"
@@ -244,11 +249,12 @@ def _ordered(made: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Ar
 def _value(tensor: Tensor, array: Array) -> Any:
     """Return an array as the value of its field. Raises InvalidRequest."""
     datatype, dims = tensor.datatype, tensor.dims
-    fits = array.size == 1 if dims == (1,) else array.ndim == len(dims)  # [1, 1] is one value as well
-    if array.dtype != datatype.dtype or not fits:
+    if array.dtype != datatype.dtype or not tensor.fits(array.shape):
         raise InvalidRequest(f"input {tensor.name!r}: is {array.dtype} {list(array.shape)}; must be {tensor}")
     if len(dims) > 1:
         return array
+    if dims != (1,):
+        check_length(tensor.field, array.size)
     values = tuple(_scalar(tensor.name, datatype, value) for value in array.ravel())
     return values[0] if dims == (1,) else values
 

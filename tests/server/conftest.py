@@ -16,7 +16,7 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import CoreConfig, WatchConfig
+from mezzotint.server.config import CoreConfig, KserveConfig, WatchConfig
 from mezzotint.server.core import Core
 from mezzotint.server.service import SERVICE
 from mezzotint.server.watching import watching
@@ -52,7 +52,12 @@ def model(tmp_path: Path) -> Iterator[tuple[Model, dict[EngineKey, FakeEngine]]]
 
 @asynccontextmanager
 async def running(
-    folder: Path, config: CoreConfig, watch: WatchConfig, access: AccessConfig | None = None, **bundle: bool
+    folder: Path,
+    config: CoreConfig,
+    watch: WatchConfig,
+    access: AccessConfig | None = None,
+    kserve: KserveConfig | None = None,
+    **bundle: bool,
 ) -> AsyncIterator[Running]:
     model, engines = fake_model(folder, **bundle)
     model.warm_up()
@@ -62,7 +67,7 @@ async def running(
             pass
     catalog = Catalog([model.name])
     with watching(watch, catalog) as watched:
-        server = Server(catalog, watched.observer, access)
+        server = Server(catalog, watched.observer, access, kserve=kserve, statistics=watched.statistics)
         core = Core(model, config, observer=watched.observer)
         catalog.add(core)
         target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
@@ -88,12 +93,14 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             tiny_decoder: bool = False,
             safety_checker: bool = False,
             watch: WatchConfig | None = None,
+            kserve: KserveConfig | None = None,
             **limits: Any,
         ) -> Running:
             bundle = {"step_cache": step_cache, "cut_decoder": cut_decoder, "tiny_decoder": tiny_decoder}
             bundle["safety_checker"] = safety_checker
             config = CoreConfig(**limits)
-            return await stack.enter_async_context(running(tmp_path, config, watch or WatchConfig(), access, **bundle))
+            options = (watch or WatchConfig(), access, kserve)
+            return await stack.enter_async_context(running(tmp_path, config, *options, **bundle))
 
         yield begin
 

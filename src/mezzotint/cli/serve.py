@@ -163,6 +163,18 @@ MEMORY_SIZE = MemorySize()
     help="Failed engine calls in a row after which a model is unhealthy and loaded again; 0 is never. Fewer mend a "
     "broken engine sooner, more bear a bad hour of the machine.",
 )
+@click.option(
+    "--no-kserve",
+    is_flag=True,
+    help="Serve our own protocol alone. Triton's clients (the KServe v2 protocol, docs/kserve.md) are answered on the "
+    "same port otherwise.",
+)
+@click.option(
+    "--shared-memory",
+    is_flag=True,
+    help="Let Triton's clients on this machine hand arrays over in system shared memory. Set it where large arrays go "
+    "to and fro and all who may come in are trusted: they can have the server read and write what lies in /dev/shm.",
+)
 @click.option("--no-cache", is_flag=True, help="Keep nothing in the user's cache folder; the next start is slower.")
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="info is one line a request."
@@ -215,6 +227,8 @@ def command(
     memory_budget: int | None,
     model_repository: Path | None,
     max_failures: int,
+    no_kserve: bool,
+    shared_memory: bool,
     no_cache: bool,
     log_level: str,
     log_format: str,
@@ -234,7 +248,14 @@ def command(
     from mezzotint.engines.bundle import LoadOptions, parse_devices
     from mezzotint.server import logs
     from mezzotint.server.app import serve
-    from mezzotint.server.config import CoreConfig, LifecycleConfig, MetricsConfig, ServerConfig, WatchConfig
+    from mezzotint.server.config import (
+        CoreConfig,
+        KserveConfig,
+        LifecycleConfig,
+        MetricsConfig,
+        ServerConfig,
+        WatchConfig,
+    )
     from mezzotint.server.flagged import OnFlagged
 
     if not bundles and model_repository is None:
@@ -258,6 +279,7 @@ def command(
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
         lifecycle=LifecycleConfig(model_repository, max_failures),
+        kserve=None if no_kserve else KserveConfig(shared_memory),
     )
     options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget)
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
