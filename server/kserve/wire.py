@@ -146,7 +146,7 @@ def _shape(tensor: Tensor, given: pb.ModelInferRequest.InferInputTensor) -> tupl
         or not tensor.fits(shape)
     ):
         raise InvalidRequest(
-            f"input {tensor.name!r}: is {given.datatype[:16]} {list(shape)}; must be {tensor}, -1 being any length"
+            f"input {tensor.name!r}: is {given.datatype[:16]!r} {list(shape)}; must be {tensor}, -1 being any length"
         )
     return shape
 

@@ -16,7 +16,7 @@ from mezzotint.proto.results import Result
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.app import Server
 from mezzotint.server.catalog import Catalog
-from mezzotint.server.config import LifecycleConfig
+from mezzotint.server.config import KserveConfig, LifecycleConfig
 from tests.fakes import FakeEngine
 from tests.server.bundles import FakeLoader
 
@@ -51,11 +51,15 @@ class Host:
 
 @asynccontextmanager
 async def hosting(
-    root: Path, *folders: str, loader: FakeLoader | None = None, access: AccessConfig | None = None
+    root: Path,
+    *folders: str,
+    loader: FakeLoader | None = None,
+    access: AccessConfig | None = None,
+    kserve: KserveConfig | None = None,
 ) -> AsyncIterator[Host]:
     """Serve these bundles of a repository, which also has others."""
     loader = loader or FakeLoader()
-    server = Server(Catalog(), access=access, loader=loader, lifecycle=LifecycleConfig(root))
+    server = Server(Catalog(), access=access, loader=loader, lifecycle=LifecycleConfig(root), kserve=kserve)
     await server.lifecycle.start([root / folder for folder in folders])
     target = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
     await server.set_ready(True)
