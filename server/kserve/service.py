@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from mezzotint.engines.errors import InvalidRequest, Unsupported
 from mezzotint.engines.image import Stage
 from mezzotint.proto import kserve_pb2 as pb
-from mezzotint.server.client_identity import address_of
+from mezzotint.server.client_identity import address_of, check_operator
 from mezzotint.server.config import KserveConfig
 from mezzotint.server.convert import parse_as, parsed
 from mezzotint.server.intake import Intake, refusing
@@ -156,6 +156,7 @@ class KserveService:
         return pb.RepositoryIndexResponse(models=entries)
 
     async def _load(self, message: pb.RepositoryModelLoadRequest, _: Context) -> pb.RepositoryModelLoadResponse:
+        check_operator()
         if message.parameters:
             raise InvalidRequest("parameters: a bundle says itself what it is made of; load the model without them")
         name = message.model_name
@@ -163,6 +164,7 @@ class KserveService:
         return pb.RepositoryModelLoadResponse()
 
     async def _unload(self, message: pb.RepositoryModelUnloadRequest, _: Context) -> pb.RepositoryModelUnloadResponse:
+        check_operator()
         name = models.find(self._catalog, message.model_name).bundle if message.model_name else ""
         await self._lifecycle.unload(name)
         return pb.RepositoryModelUnloadResponse()

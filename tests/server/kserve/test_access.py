@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
@@ -32,6 +35,25 @@ async def test_every_call_needs_the_token_that_is_asked_for(
     await host.client.infer("fake", inputs(STEPS=1), headers=headers)
     await host.refusal(host.client.infer("fake", inputs(STEPS=0), headers=headers))
     assert audit(audited)[-1] == "client=token:alice code=INVALID_ARGUMENT reason=InvalidRequest(steps)"
+
+    async def one() -> AsyncIterator[dict[str, Any]]:
+        yield {"model_name": "fake_stream", "inputs": inputs(SAMPLES=0)}
+
+    ((_, error),) = [answer async for answer in host.client.stream_infer(one(), headers=headers)]
+    assert error is not None
+    assert audit(audited)[-1] == "client=token:alice code=INVALID_ARGUMENT reason=InvalidRequest(num_images)"
+    with pytest.raises(grpc.aio.AioRpcError, match="this server asks for a token"):
+        _ = [answer async for answer in host.client.stream_infer(one())]
+
+
+async def test_only_an_operators_token_loads_and_unloads(begin: Begin, tokens: TokensFile) -> None:
+    headers = {"authorization": f"Bearer {tokens.add('alice')}"}
+    host = await begin(access=AccessConfig(tokens=tokens.path))
+    for call in (host.client.load_model("fake", headers=headers), host.client.unload_model("fake", headers=headers)):
+        code, sentence = await host.refusal(call)
+        assert code == "PERMISSION_DENIED"
+        assert sentence.startswith("alice may not load or unload models")
+    assert await host.client.is_model_ready("fake", headers=headers)
 
 
 async def test_limits_and_rates_hold(begin: Begin) -> None:

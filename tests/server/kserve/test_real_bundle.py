@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shm
+from tritonclient.utils import InferenceServerException
 
 from mezzotint import Client
+from tests.cli.conftest import started
 from tests.server.kserve.conftest import inputs, outputs
 
 PROMPT = "a shark on a blue background"
@@ -87,3 +89,12 @@ def test_the_model_is_unloaded_and_loaded_again_by_name(address: str, own: tuple
         client.load_model("emoji")
         assert client.is_model_ready("emoji_stream")
         np.testing.assert_array_equal(client.infer("emoji", inputs(PROMPT, **VALUES)).as_numpy("IMAGES")[0], own[1])
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_so_speaks_our_own_protocol_alone(emoji_bundle: Path) -> None:
+    with started(emoji_bundle, "--no-kserve") as (_, target), triton.InferenceServerClient(target) as client:
+        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+            client.is_server_live()
+        with Client(target) as own:
+            assert [model.name for model in own.models()] == ["emoji"]
