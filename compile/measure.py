@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mezzotint.compile.verify import load_one
 from mezzotint.engines.backend import Engine
+from mezzotint.engines.device import to_host
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import doublings
 from mezzotint.engines.timing import Inputs, call_times, distinct_rows
@@ -79,7 +80,7 @@ def times_in_pairs(engines: Mapping[str, Engine], inputs: Inputs, baseline: str)
 
 def _outputs(engine: Engine, inputs: Inputs) -> list[npt.NDArray[Any]]:
     outputs = engine.run(inputs)
-    return [outputs[tensor.name] for tensor in engine.spec.outputs]
+    return [to_host(outputs[tensor.name]) for tensor in engine.spec.outputs]
 
 
 def _equal(some: list[npt.NDArray[Any]], others: list[npt.NDArray[Any]]) -> bool:

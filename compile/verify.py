@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mezzotint.compile.reference import Arrays
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.device import to_host
 from mezzotint.engines.errors import VerifyError
 from mezzotint.engines.manifest import Component, EngineEntry, Measured, Precision
 from mezzotint.engines.variants import title
@@ -73,7 +74,7 @@ def measure(engines: Sequence[Engine], reference: Arrays, recorded_as: str) -> d
         for engine in engines:
             tensors = engine.run(tensors)
         for name, calls in truth.items():
-            figures[name].append(snr_db(calls[i], tensors[name]))
+            figures[name].append(snr_db(calls[i], to_host(tensors[name])))
     return figures
 
 

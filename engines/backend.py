@@ -52,7 +52,10 @@ class Engine(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run once; outputs are valid until this engine's next run. Raises EngineFailed."""
+        """Run once; outputs are valid until this engine's next run. Raises EngineFailed.
+
+        ``inputs`` are on the host or on the engine's device, outputs on its device; it may not have finished by then.
+        """
         ...
 
     def prepare(self, inputs: Mapping[str, Array]) -> None:
@@ -80,6 +83,16 @@ class KnowsReady(Protocol):
 
     def is_ready(self, inputs: Mapping[str, Array]) -> bool:
         """Whether a call of this size, of any rows, would wait for nothing; any thread may ask."""
+        ...
+
+
+@runtime_checkable
+class OffHost(Protocol):
+    """An engine whose arrays live on a device of its own."""
+
+    @property
+    def like(self) -> Array:
+        """An array of that device, which others are placed beside."""
         ...
 
 

@@ -1,4 +1,8 @@
-"""The only place that copies between host and device; everything else keeps arrays where they are."""
+"""The only place that copies between host and device; everything else keeps arrays where they are.
+
+Every read back is a call of ``to_host``, so a test that counts those sees them all. CuPy is imported by whoever makes
+the first array of a GPU (``backends/cuda.py``); here arrays bring their library along.
+"""
 
 from typing import Any, TypeAlias
 
@@ -31,3 +35,23 @@ def to_host(array: Array) -> npt.NDArray[Any]:
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array_api_compat.to_device(array, "cpu"))
     return np.from_dlpack(array)
+
+
+def place(array: Array, like: Array) -> Array:
+    """Return ``array`` on the device of ``like``; one that is there already is returned as it is."""
+    if isinstance(array, np.ndarray) or isinstance(like, np.ndarray):
+        return from_host(to_host(array), like)
+    if xp(array) is xp(like) and array_api_compat.device(array) == array_api_compat.device(like):
+        return array
+    return from_host(to_host(array), like)
+
+
+def wait(array: Array) -> None:
+    """Wait until the device of ``array`` has done all that it was given; copies nothing."""
+    if array_api_compat.is_cupy_array(array):
+        array.device.synchronize()
+
+
+def address(array: Array) -> int:
+    """Return where the first element of ``array`` lies in the memory of its device; it must be C-contiguous."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import array_api_compat
 import numpy as np
 
+from mezzotint.engines import device
 from mezzotint.engines.errors import InvalidRequest
 
 Array: TypeAlias = Any
@@ -51,12 +51,11 @@ def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
     most = max(num_rows, default=0)
     if not most:
         return output
-    xp = array_api_compat.array_namespace(output)
-    device = array_api_compat.device(output)
     table = np.zeros((most, len(weights)), dtype=np.float32)
     for i, image in enumerate(weights):
         table[: len(image), i] = image
-    factors = xp.asarray(table, device=device)
+    xp = device.xp(output)
+    factors = device.from_host(table, output)
     uniform = min(num_rows) == most
     first = np.cumsum([0, *num_rows[:-1]])
     total = 0.0
@@ -65,7 +64,7 @@ def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
             row = output[j::most, ...]
         else:
             index = first + np.minimum(j, np.asarray(num_rows) - 1)
-            row = xp.take(output, xp.asarray(index, device=device), axis=0)
+            row = xp.take(output, device.from_host(index, output), axis=0)
         factor = xp.reshape(factors[j, ...], (-1,) + (1,) * (output.ndim - 1))
         total = row * factor + total
     return total

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device, guidance
-from mezzotint.engines.backend import Array, CompilesShapes, Engine
+from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
@@ -129,6 +129,7 @@ class Model:
         rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
         embeddings = self.prompts.embed(np.stack(list(rows.values())))
         states = self.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": embeddings})["states"]
+        states = _at(self.engines[Component.UNET, FULL], states)  # with them, all that the UNet is given
         by_ids = {ids: states[i, 0, ...] for i, ids in enumerate(rows)}
         xp = device.xp(states)
         for image in batch.images:
@@ -146,7 +147,9 @@ class Model:
     def denoise(self, batch: Batch) -> Array:
         """Run the UNet once for a batch; returns float32 [num_rows, C, height, width]."""
         started = time.perf_counter()
-        outputs = self.engines[Component.UNET, batch.variant].run(batch.inputs())
+        inputs = batch.inputs()
+        device.wait(inputs["sample"])  # a device is given one call while it runs another, and no more
+        outputs = self.engines[Component.UNET, batch.variant].run(inputs)
         batch.keep(outputs.get("feature"))
         _note(batch, Stage.DENOISE, started)
         return outputs["output"]
@@ -167,7 +170,8 @@ class Model:
         entry = self.manifest.latents
         engine = self.engines[Component.VAE_DECODER, batch.variant]
         (given,), (made,) = engine.spec.inputs, engine.spec.outputs
-        output = engine.run({given.name: batch.to_decode(entry.scaling, entry.shift)})[made.name]
+        latents = _at(engine, batch.to_decode(entry.scaling, entry.shift))
+        output = engine.run({given.name: latents})[made.name]
         for i, image in enumerate(batch.images):
             image.decoded(output[i, ...])
 
@@ -270,6 +274,11 @@ def run_call(model: Model, batch: Batch) -> None:
             batch.advance(guidance.combine(model.denoise(batch), batch.weights))
         case _:
             model.decode(batch)
+
+
+def _at(engine: Engine, array: Array) -> Array:
+    """Return ``array`` where an engine takes it; between engines of one device nothing is copied."""
+    return device.place(array, engine.like) if isinstance(engine, OffHost) else device.to_host(array)
 
 
 def _given(request: Request, row_from_end: int) -> npt.NDArray[np.float32] | None:

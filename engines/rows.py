@@ -1,12 +1,12 @@
-"""How a call's rows are split over the row counts that an engine is prepared for."""
+"""How a call's rows are split over the row counts that an engine is prepared for. Array-API code."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+from mezzotint.engines import device
 
-Rows = npt.NDArray[Any]
+Rows: TypeAlias = Any
+"""An array of any array API library, C-contiguous, with rows on its first axis."""
 
 Curve = Mapping[int, float]
 """Milliseconds of an engine's calls by their rows."""
@@ -58,12 +58,13 @@ def call_in_parts(
         parts.append(call([_rows(array, first, count) for array in arrays]))
         first += count
     return [
-        part[0][:num_rows] if len(part) == 1 else np.concatenate(part)[:num_rows] for part in zip(*parts, strict=True)
+        (part[0] if len(part) == 1 else device.xp(part[0]).concat(part))[:num_rows, ...]
+        for part in zip(*parts, strict=True)
     ]
 
 
 def _rows(array: Rows, first: int, count: int) -> Rows:
     """Return ``count`` rows from ``first``; the last row is repeated where there are fewer."""
-    part = array[first : first + count]
+    part = array[first : min(first + count, array.shape[0]), ...]
     missing = count - part.shape[0]
-    return part if not missing else np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+    return part if not missing else device.xp(part).concat([part, *[part[-1:, ...]] * missing])

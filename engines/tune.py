@@ -21,7 +21,7 @@ from mezzotint.engines.prepared import max_rows, possible_counts
 from mezzotint.engines.request import Request, check_request, size_of
 from mezzotint.engines.rows import Curve
 from mezzotint.engines.sizes import Size, axis_lengths, own_size, size_of_engine
-from mezzotint.engines.timing import Inputs, distinct_rows
+from mezzotint.engines.timing import Inputs, call_ms, distinct_rows
 from mezzotint.engines.variants import FULL, title
 
 _CALLS_AT_LEAST = 3
@@ -134,7 +134,7 @@ def _calls_a_second(engines: list[Engine], inputs: Inputs) -> float:
 
     def run(i: int) -> None:
         while calls[i] < _CALLS_AT_LEAST or time.perf_counter() - begun < _SECONDS:
-            engines[i].run(inputs)
+            call_ms(engines[i], inputs)
             calls[i] += 1
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(engines))]

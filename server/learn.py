@@ -21,7 +21,7 @@ from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.rows import Curve
 from mezzotint.engines.sizes import Size, axis_lengths, own_size, size_of_engine
-from mezzotint.engines.timing import Inputs, distinct_rows
+from mezzotint.engines.timing import Inputs, call_ms, distinct_rows
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class WarmUp:
     def _times(self, engine: Engine, inputs: Inputs) -> Iterator[float]:
         """Yield the milliseconds of calls, fewer than ``_CALLS`` where it is stopped or one fails."""
         for _ in range(_CALLS):
-            ms = _when_quiet(partial(_call_ms, engine, inputs), self._ask, self._quiet, self._stopping)
+            ms = _when_quiet(partial(call_ms, engine, inputs), self._ask, self._quiet, self._stopping)
             if ms is None:
                 return
             yield ms
@@ -233,9 +233,3 @@ def _answer(future: "Future[float | None]", piece: Callable[[], float], quiet: Q
     except Exception:
         logger.exception("a call that measures failed; step times stay as they are known")
         future.set_result(0.0)
-
-
-def _call_ms(engine: Engine, inputs: Inputs) -> float:
-    begun = time.perf_counter()
-    engine.run(inputs)
-    return (time.perf_counter() - begun) * 1e3

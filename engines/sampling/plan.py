@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines import device
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.sampling.base import Sampler, Setup, evaluate
 from mezzotint.engines.sampling.registry import NUM_KEPT
@@ -125,9 +125,8 @@ def advance(state: Array, output: Array, noise: Array | None, coefficients: Floa
     used = np.any(coefficients, axis=(0, 1)).tolist()
     if noise is None and used[-1]:
         raise ValueError("noise is None, but an image's plan entry uses it; draw it where Plan.needs_noise is set")
-    xp = array_api_compat.array_namespace(state)
-    factors = xp.asarray(coefficients, device=array_api_compat.device(state))
-    factors = xp.reshape(factors, (*coefficients.shape, *(1,) * (output.ndim - 1)))
+    xp = device.xp(state)
+    factors = xp.reshape(device.from_host(coefficients, state), (*coefficients.shape, *(1,) * (output.ndim - 1)))
     num_state = state.shape[1]
     columns: Sequence[Array | None] = [*(state[:, i, ...] for i in range(num_state)), output, noise]
     total = None

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mezzotint.engines import device
 from mezzotint.engines.rows import call_in_parts, doublings, knee, split_rows
+from tests.elsewhere import elsewhere, watch
 
 Array = npt.NDArray[np.float32]
 
@@ -77,3 +79,11 @@ def test_padding_repeats_the_last_row() -> None:
     (output,) = call_in_parts([np.array([[1.0], [2.0], [3.0]], np.float32)], (4,), call)
     assert seen[0][:, 0].tolist() == [1, 2, 3, 3]
     assert output[:, 0].tolist() == [1, 2, 3]
+
+
+def test_rows_of_a_device_are_split_padded_and_joined_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = watch(monkeypatch)
+    rows = elsewhere(np.arange(5, dtype=np.float32))
+    (joined,) = call_in_parts([rows], (2,), lambda arrays: [arrays[0] * 2])
+    assert not reads.read
+    assert device.to_host(joined).tolist() == [0, 2, 4, 6, 8]
