@@ -13,6 +13,19 @@ Array: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
+class GpuOptions:
+    """What the host decides of devices that are not its CPU.
+
+    Attributes:
+        allow_cpu_fallback: run on the CPU where the device that was asked for does not start, instead of refusing.
+        memory_limit: bytes that one engine's arena may take on its device; None is what is there.
+    """
+
+    allow_cpu_fallback: bool = False
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What the host decides when it loads an engine; nothing of it changes a result.
 
@@ -23,6 +36,7 @@ class EngineOptions:
         cache_dir: where the runtime may keep its compiled blobs; None is nowhere.
         shapes: keeps what is compiled, within the process's memory limit; None is a place of the engine's own.
         shape_bytes: what each row count is predicted to take in memory.
+        gpu: what concerns other devices than the CPU.
     """
 
     device: str = ""
@@ -31,6 +45,7 @@ class EngineOptions:
     cache_dir: Path | None = None
     shapes: CompiledShapes | None = None
     shape_bytes: Mapping[int, int] = field(default_factory=dict)
+    gpu: GpuOptions = GpuOptions()
 
 
 class Engine(Protocol):

@@ -8,10 +8,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mezzotint.engines.backend import Engine, EngineOptions
+from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
@@ -23,6 +23,7 @@ from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
+from mezzotint.engines.tensorrt_flavour import find_flavour
 from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
@@ -42,6 +43,7 @@ class LoadOptions:
         strict: one row a call, in one fixed shape: rows then cannot depend on their neighbours, at some cost of speed.
         cache: keep the runtime's compiled blobs in the user's cache folder.
         memory_budget: bytes that the process may take with all its bundles; None is no limit.
+        gpu: what concerns other devices than the CPU.
     """
 
     devices: Mapping[str, str]
@@ -49,6 +51,7 @@ class LoadOptions:
     strict: bool = False
     cache: bool = True
     memory_budget: int | None = None
+    gpu: GpuOptions = field(default_factory=GpuOptions)
 
     def device_of(self, component: Component) -> str:
         """Return the device of a component; empty is the one that it was built for."""
@@ -287,18 +290,25 @@ def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shape
     backend = get_backend(entry.backend)
     cache = _cache_dir(digest, entry) if options.cache else None
     device = options.device_of(entry.component)
-    mine = EngineOptions(device, options.num_threads, wanted.counts, cache, shapes, wanted.shape_bytes())
+    mine = EngineOptions(device, options.num_threads, wanted.counts, cache, shapes, wanted.shape_bytes(), options.gpu)
     return backend.load(folder, entry, mine)
 
 
 def _cache_dir(digest: str, entry: EngineEntry) -> Path:
-    return cache_folder() / digest[:16] / f"{entry.backend}-{get_backend(entry.backend).version()}"
+    return cache_folder() / digest[:16] / f"{entry.backend}-{_runtime_version(entry)}"
 
 
 def _check_runtime(manifest: Manifest, entry: EngineEntry) -> None:
-    installed = get_backend(entry.backend).version()
+    installed = _runtime_version(entry)
     if installed != entry.backend_version:
         raise BundleError(
             f"bundle {manifest.name}: {entry.component} was built for {entry.backend} {entry.backend_version}, but "
             f"{installed} is installed; install that version or compile the bundle again"
         )
+
+
+def _runtime_version(entry: EngineEntry) -> str:
+    """Return the installed version of what an engine was built for. Raises BundleError where that is not installed."""
+    if entry.flavour:
+        return str(find_flavour(entry.flavour)[1].__version__)
+    return get_backend(entry.backend).version()

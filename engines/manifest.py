@@ -93,6 +93,8 @@ class EngineEntry(_Strict):
     Attributes:
         variant: ``full``, a component in one engine; ``shallow``, the UNet from a cached ``feature`` on; ``part1``,
             ``part2`` …, a component cut into engines that follow each other; ``tiny``, another, smaller decoder.
+        flavour: which of a backend's libraries built it: ``tensorrt`` or ``tensorrt_rtx``; empty where there is one.
+        compute_capability: of the NVIDIA GPU that it was built for, such as ``8.9``; empty for other devices.
         device: the kind of device that it was built for.
         files: SHA-256 of each of its files, by path inside the bundle; the first is the one to load.
         axes: the ranges of its named axes. ``height`` and ``width`` count latent rows and columns, ``height_x2`` and
@@ -107,6 +109,7 @@ class EngineEntry(_Strict):
     backend: str
     backend_version: str
     flavour: str = ""
+    compute_capability: str = ""
     device: str
     precision: Precision
     files: dict[FileName, Sha256]

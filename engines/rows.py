@@ -52,10 +52,12 @@ def call_in_parts(
     prepared count, the last one is repeated and what comes of it is dropped.
     """
     num_rows = arrays[0].shape[0]
+    counts = split_rows(num_rows, row_counts)
+    arrays = [padded(array, sum(counts)) for array in arrays]
     parts: list[Sequence[Rows]] = []
     first = 0
-    for count in split_rows(num_rows, row_counts):
-        parts.append(call([_rows(array, first, count) for array in arrays]))
+    for count in counts:
+        parts.append(call([array[first : first + count, ...] for array in arrays]))
         first += count
     return [
         (part[0] if len(part) == 1 else device.xp(part[0]).concat(part))[:num_rows, ...]
@@ -63,8 +65,7 @@ def call_in_parts(
     ]
 
 
-def _rows(array: Rows, first: int, count: int) -> Rows:
-    """Return ``count`` rows from ``first``; the last row is repeated where there are fewer."""
-    part = array[first : min(first + count, array.shape[0]), ...]
-    missing = count - part.shape[0]
-    return part if not missing else device.xp(part).concat([part, *[part[-1:, ...]] * missing])
+def padded(array: Rows, num_rows: int) -> Rows:
+    """Return an array of ``num_rows``: the last row is repeated where there are fewer."""
+    missing = num_rows - array.shape[0]
+    return array if not missing else device.xp(array).concat([array, *[array[-1:, ...]] * missing])

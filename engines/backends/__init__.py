@@ -9,20 +9,23 @@ from collections.abc import Iterator
 from mezzotint.engines.backend import Backend
 from mezzotint.engines.errors import BundleError
 
-_LIBRARY = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
-_EXTRA = {"openvino": "serve", "onnxruntime": "ort"}
+_LIBRARIES = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt": ("tensorrt_rtx", "tensorrt"),  # one API; either will do
+}
+_EXTRA = {"openvino": "serve", "onnxruntime": "ort", "tensorrt": "tensorrt"}
 
-BACKENDS = tuple(_LIBRARY)
+BACKENDS = tuple(_LIBRARIES)
 
 
 def get_backend(name: str) -> Backend:
     """Return a backend by name. Raises BundleError where it is unknown or its library is not installed."""
-    if name not in _LIBRARY:
+    if name not in _LIBRARIES:
         raise BundleError(f"backend {name!r}: must be one of {', '.join(BACKENDS)}")
-    if importlib.util.find_spec(_LIBRARY[name]) is None:
-        raise BundleError(
-            f"backend {name}: {_LIBRARY[name]} is not installed; `pip install 'mezzotint[{_EXTRA[name]}]'`"
-        )
+    if all(importlib.util.find_spec(library) is None for library in _LIBRARIES[name]):
+        missing = " or ".join(_LIBRARIES[name])
+        raise BundleError(f"backend {name}: {missing} is not installed; `pip install 'mezzotint[{_EXTRA[name]}]'`")
     # OpenVINO's package reports its use over the network unless this one is missing, and forks to do so.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     with _without("openvino.tools.ovc"):  # the converter, whose import takes as long as the rest of the package

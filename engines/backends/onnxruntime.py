@@ -1,10 +1,12 @@
 """ONNX Runtime: any execution provider by name, ``cpu``, ``cuda``, ``cuda:1`` or ``CUDAExecutionProvider``.
 
-One session serves all shapes; arrays go in and come out on the host, and the provider copies them. On the CPU every row
-count that was tried gives bit-equal rows; the manifest says which for each engine.
+One session serves all shapes. Inputs are bound where they lie and outputs are made on the session's device, so that a
+call copies nothing: host memory for the CPU and for providers that copy themselves, a GPU's for CUDA and TensorRT. On
+the CPU every row count that was tried gives bit-equal rows; the manifest says which for each engine.
 """
 
 import ctypes
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,28 +14,39 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from mezzotint.engines import device
 from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backends import cuda
+from mezzotint.engines.backends.onnxruntime_providers import CPU, ON_CUDA, providers
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Precision
 from mezzotint.engines.rows import Rows, call_in_parts
 
-_CPU = "CPUExecutionProvider"
+logger = logging.getLogger(__name__)
+
 _ERRORS_ONLY = 3  # of ONNX Runtime's severities; its warnings go to stderr past Python's logging
 
 
 class ONNXRuntimeEngine:
-    """One component in one session."""
+    """One component in one session; ``gpu`` is where its arrays live, None is the host."""
 
-    def __init__(self, session: ort.InferenceSession, spec: EngineEntry, options: EngineOptions) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, spec: EngineEntry, options: EngineOptions, gpu: cuda.Gpu | None = None
+    ) -> None:
         self.spec = spec
         self.device: str = session.get_providers()[0]
+        self.like = np.empty(0, np.float32) if gpu is None else gpu.like
         self._session: ort.InferenceSession | None = session
+        self._gpu = gpu
+        self._place = ("cpu", 0) if gpu is None else ("cuda", gpu.index)
         self.row_counts = options.row_counts
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
-        arrays = [np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs]
+        if self._gpu is not None:
+            self._gpu.use()
+        arrays = [self._here(inputs[tensor.name]) for tensor in self.spec.inputs]
         outputs = call_in_parts(arrays, self.row_counts, self._call)
         return {tensor.name: output for tensor, output in zip(self.spec.outputs, outputs, strict=True)}
 
@@ -48,15 +61,27 @@ class ONNXRuntimeEngine:
     def _call(self, arrays: list[Rows]) -> list[Rows]:
         if self._session is None:
             raise EngineFailed(f"{self.spec.component} was closed; load its bundle again")
-        feeds = {tensor.name: array for tensor, array in zip(self.spec.inputs, arrays, strict=True)}
         try:
-            outputs: list[Rows] = self._session.run([tensor.name for tensor in self.spec.outputs], feeds)
+            binding = self._session.io_binding()
+            for tensor, array in zip(self.spec.inputs, arrays, strict=True):
+                binding.bind_input(tensor.name, *self._place, np.float32, array.shape, device.address(array))
+            for tensor in self.spec.outputs:
+                binding.bind_output(tensor.name, *self._place)
+            self._session.run_with_iobinding(binding)
+            return [self._taken(value) for value in binding.get_outputs()]
         except Exception as error:  # ONNX Runtime's own errors have no other base
             shapes = [array.shape for array in arrays]
             raise EngineFailed(
-                f"{self.spec.component} failed on {self.device} at {shapes}: {_last_line(error)}"
+                f"{self.spec.component} failed on {self.device} at {shapes}: {' '.join(str(error).split())}"
             ) from error
-        return outputs
+
+    def _here(self, array: Array) -> Array:
+        placed = device.place(array, self.like)
+        return device.xp(placed).ascontiguousarray(placed)
+
+    def _taken(self, value: ort.OrtValue) -> Array:
+        """Return a session's output as an array in the same memory."""
+        return value.numpy() if self._gpu is None else device.xp(self.like).from_dlpack(value)
 
 
 class ONNXRuntimeBackend:
@@ -77,14 +102,18 @@ class ONNXRuntimeBackend:
         """Return the precisions that a device has kernels for; the CPU runs float16 graphs too, but in float32."""
         provider, _ = self._provider(device or "cpu")
         common = (Precision.INT8, Precision.INT8_HYBRID, Precision.INT8_WEIGHTS)
-        if provider == _CPU:
+        if provider == CPU:
             return (Precision.FP32, *common, Precision.INT4_WEIGHTS)
         return (Precision.FP32, Precision.FP16, *common)
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> ONNXRuntimeEngine:
         """Load one engine. Raises BundleError; DeviceNotFound also where the provider would leave it to the CPU."""
         name = options.device or spec.device
-        provider, settings = self._provider(name)
+        provider, index = self._provider(name)
+        stream = 0
+        if provider in ON_CUDA and cuda.count():
+            stream = cuda.gpu(index).stream
+        chain = providers(provider, index, spec, options, stream)
         path = folder / next(iter(spec.files))
         if not path.is_file():
             raise BundleError(f"{path}: engine file is missing; compile the bundle again")
@@ -92,8 +121,8 @@ class ONNXRuntimeBackend:
             session = ort.InferenceSession(
                 str(path),
                 _session_options(spec, options),
-                providers=[provider],
-                provider_options=[settings],
+                providers=list(chain),
+                provider_options=list(chain.values()),
                 enable_fallback=0,
             )
         except Exception as error:  # ONNX Runtime's own errors have no other base
@@ -101,22 +130,33 @@ class ONNXRuntimeBackend:
                 f"{path}: onnxruntime cannot load it on {provider} ({_last_line(error)}); "
                 "compile the bundle again or choose another device"
             ) from error
-        if session.get_providers()[0] != provider:
-            raise DeviceNotFound(
-                f"device {name}: onnxruntime's {provider} does not start on this machine, and {spec.component} would "
-                f"run on {session.get_providers()[0]}; install what it needs or choose that device"
-            )
+        started = session.get_providers()[0]
+        if started != provider:
+            _check_fallback(name, provider, started, spec, options)
         _give_back_freed_memory()
-        return ONNXRuntimeEngine(session, spec, options)
+        return ONNXRuntimeEngine(session, spec, options, cuda.gpu(index) if started in ON_CUDA else None)
 
-    def _provider(self, device: str) -> tuple[str, dict[str, str]]:
-        """Return the provider that ``device`` names, and its settings. Raises DeviceNotFound."""
+    def _provider(self, device: str) -> tuple[str, int]:
+        """Return the provider that ``device`` names, and which of its devices. Raises DeviceNotFound."""
         name, _, index = device.lower().partition(":")
         found = {full.lower().removesuffix("executionprovider"): full for full in self.devices()}
         provider = found.get(name.removesuffix("executionprovider"))
-        if provider is None or (index and (provider == _CPU or not index.isdecimal())):
+        if provider is None or (index and (provider == CPU or not index.isdecimal())):
             raise DeviceNotFound(f"device {device}: onnxruntime finds no such device; found {', '.join(found)}")
-        return provider, {"device_id": index} if index else {}
+        return provider, int(index or 0)
+
+
+def _check_fallback(name: str, provider: str, started: str, spec: EngineEntry, options: EngineOptions) -> None:
+    """Refuse another provider than was asked for, unless it is the CPU and the host allows that."""
+    if started == CPU and options.gpu.allow_cpu_fallback:
+        logger.warning(
+            "device %s: %s does not start on this machine; %s runs on the CPU", name, provider, spec.component
+        )
+        return
+    raise DeviceNotFound(
+        f"device {name}: onnxruntime's {provider} does not start on this machine, and {spec.component} would "
+        f"run on {started}; install what it needs, choose that device, or allow it by --allow-cpu-fallback"
+    )
 
 
 def _session_options(spec: EngineEntry, options: EngineOptions) -> ort.SessionOptions:

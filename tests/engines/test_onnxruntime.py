@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mezzotint.engines.backend import EngineOptions
+from mezzotint.engines.backend import EngineOptions, GpuOptions
 from mezzotint.engines.backends import openvino
 from mezzotint.engines.backends.onnxruntime import BACKEND
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
@@ -65,6 +65,39 @@ def test_a_provider_that_would_fall_back_to_the_cpu_is_refused(file: Path, monke
         BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device="cuda"))
     with pytest.raises(DeviceNotFound, match=r"device cuda:one: onnxruntime finds no such device; found cuda, cpu"):
         BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(device="cuda:one"))
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_the_cpu_takes_over_where_that_was_allowed_and_says_so(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(type(BACKEND), "devices", lambda _: ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime may have a GPU to run on")
+    allowed = EngineOptions(device="cuda", num_threads=1, gpu=GpuOptions(allow_cpu_fallback=True))
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), allowed)
+    assert engine.device == "CPUExecutionProvider"
+    assert caplog.messages == [
+        "device cuda: CUDAExecutionProvider does not start on this machine; unet runs on the CPU"
+    ]
+
+
+def test_outputs_are_the_sessions_own_memory_and_outlive_the_next_call(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=1, row_counts=(2,)))
+    first = engine.run(tiny_inputs(2))["output"]
+    before = first.copy()
+    second = engine.run(tiny_inputs(2, seed=2))["output"]
+    assert not first.flags.owndata
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, before)
+
+
+def test_inputs_that_are_not_contiguous_are_bound_by_their_values(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "onnxruntime"), EngineOptions(num_threads=1, row_counts=(2,)))
+    inputs = tiny_inputs(2)
+    turned = inputs | {"sample": inputs["sample"].transpose(0, 1, 3, 2)}
+    same = inputs | {"sample": np.ascontiguousarray(turned["sample"])}
+    np.testing.assert_array_equal(engine.run(turned)["output"], engine.run(same)["output"])
 
 
 def test_a_missing_engine_file_is_named(tmp_path: Path) -> None:

@@ -11,29 +11,12 @@ import click
 
 from mezzotint.cli.access_options import access_config, server_options
 from mezzotint.cli.config_file import ConfigurableCommand
+from mezzotint.cli.gpu_options import MEMORY_SIZE, gpu_options
 
 READY = "serving on "
 """What stands before the address in the line that says that the server is ready."""
 
 _LEVELS = ("debug", "info", "warning", "error")
-
-
-class MemorySize(click.ParamType[int]):
-    """A size in memory: a number with a unit, or of bytes."""
-
-    name = "size"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes; fails with one sentence."""
-        from mezzotint.engines.memory import parse_size
-
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-MEMORY_SIZE = MemorySize()
 
 
 @click.command(cls=ConfigurableCommand)
@@ -63,6 +46,7 @@ MEMORY_SIZE = MemorySize()
     "several times, each is the place of an instance of its own, where a machine has several devices. "
     "[default: what the bundle was built for]",
 )
+@gpu_options
 @click.option(
     "--num-threads",
     type=click.IntRange(min=0),
@@ -214,6 +198,8 @@ def command(
     host: str,
     port: int,
     devices: tuple[str, ...],
+    allow_cpu_fallback: bool,
+    device_memory: int | None,
     num_threads: int,
     max_queue_size: int,
     max_started_images: int,
@@ -245,6 +231,7 @@ def command(
     # Libraries that run a subprocess make gRPC warn of forks, which this process has no use for.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+    from mezzotint.engines.backend import GpuOptions
     from mezzotint.engines.bundle import LoadOptions, parse_devices
     from mezzotint.server import logs
     from mezzotint.server.app import serve
@@ -281,7 +268,8 @@ def command(
         lifecycle=LifecycleConfig(model_repository, max_failures),
         kserve=None if no_kserve else KserveConfig(shared_memory),
     )
-    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget)
+    gpu = GpuOptions(allow_cpu_fallback, device_memory)
+    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu)
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
 
 

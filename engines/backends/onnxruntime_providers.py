@@ -1,0 +1,70 @@
+"""The settings of ONNX Runtime's execution providers, under its own names. Imports no runtime.
+
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and TensorRT-ExecutionProvider.html. Built
+here and refused here; no GPU has run them.
+"""
+
+from typing import Literal
+
+from mezzotint.engines.backend import EngineOptions
+from mezzotint.engines.manifest import EngineEntry, Precision
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+ON_CUDA = (CUDA, TENSORRT)
+"""The providers whose arrays live on an NVIDIA GPU."""
+
+Settings = dict[str, str]
+
+
+def providers(
+    provider: str, index: int, spec: EngineEntry, options: EngineOptions, stream: int = 0
+) -> dict[str, Settings]:
+    """Return the providers that an engine may use, the one that was asked for first, with the settings of each.
+
+    TensorRT leaves what it has no kernel for to CUDA. ``stream`` is the address of the one to run on, 0 is their own.
+    """
+    match provider:
+        case "CUDAExecutionProvider":
+            return {CUDA: _cuda(index, options, stream)}
+        case "TensorrtExecutionProvider":
+            return {TENSORRT: _tensorrt(index, spec, options, stream), CUDA: _cuda(index, options, stream)}
+        case _:
+            return {provider: {"device_id": str(index)} if index else {}}
+
+
+def _cuda(index: int, options: EngineOptions, stream: int) -> Settings:
+    settings = {"device_id": str(index)}
+    if options.gpu.memory_limit is not None:
+        # an arena that doubles would meet its limit with half of it unused
+        settings |= {"gpu_mem_limit": str(options.gpu.memory_limit), "arena_extend_strategy": "kSameAsRequested"}
+    return settings | _on(stream)
+
+
+def _tensorrt(index: int, spec: EngineEntry, options: EngineOptions, stream: int) -> Settings:
+    """Build for the manifest's shapes at once, not anew for each that comes, and keep what was built."""
+    settings = {"device_id": str(index)}
+    settings |= {f"trt_profile_{at}_shapes": _shapes(spec, at) for at in ("min", "opt", "max")}
+    if spec.precision is Precision.FP16:
+        settings["trt_fp16_enable"] = "1"
+    if options.gpu.memory_limit is not None:
+        settings["trt_max_workspace_size"] = str(options.gpu.memory_limit)
+    if options.cache_dir is not None:
+        kept = str(options.cache_dir / "tensorrt")
+        settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": kept}
+        settings |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": kept}
+    return settings | _on(stream)
+
+
+def _on(stream: int) -> Settings:
+    return {"user_compute_stream": str(stream)} if stream else {}
+
+
+def _shapes(spec: EngineEntry, at: Literal["min", "opt", "max"]) -> str:
+    """Return ``sample:1x4x16x16,timestep:1``, the shapes of all inputs at one end of their ranges."""
+    lengths: dict[int | str, int] = {name: getattr(axis, at) for name, axis in spec.axes.items()}
+    return ",".join(
+        f"{tensor.name}:" + "x".join(str(lengths.get(axis, axis)) for axis in tensor.axes) for tensor in spec.inputs
+    )
