@@ -81,5 +81,5 @@ def _cupy() -> Any:
     except ImportError as error:
         raise DeviceNotFound(
             f"device cuda: arrays on a GPU need CuPy, which cannot be imported ({error}); "
-            "`pip install cupy-cuda13x`, or cupy-cuda12x for an older driver"
+            "`pip install cupy-cuda13x`, or cupy-cuda12x beside libraries for CUDA 12"
         ) from error
