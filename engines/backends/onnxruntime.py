@@ -117,19 +117,7 @@ class ONNXRuntimeBackend:
         path = folder / next(iter(spec.files))
         if not path.is_file():
             raise BundleError(f"{path}: engine file is missing; compile the bundle again")
-        try:
-            session = ort.InferenceSession(
-                str(path),
-                _session_options(spec, options),
-                providers=list(chain),
-                provider_options=list(chain.values()),
-                enable_fallback=0,
-            )
-        except Exception as error:  # ONNX Runtime's own errors have no other base
-            raise BundleError(
-                f"{path}: onnxruntime cannot load it on {provider} ({_last_line(error)}); "
-                "compile the bundle again or choose another device"
-            ) from error
+        session = _session(path, chain, spec, options)
         started = session.get_providers()[0]
         if started != provider:
             _check_fallback(name, provider, started, spec, options)
@@ -144,6 +132,28 @@ class ONNXRuntimeBackend:
         if provider is None or (index and (provider == CPU or not index.isdecimal())):
             raise DeviceNotFound(f"device {device}: onnxruntime finds no such device; found {', '.join(found)}")
         return provider, int(index or 0)
+
+
+def _session(
+    path: Path, chain: Mapping[str, Mapping[str, str]], spec: EngineEntry, options: EngineOptions
+) -> ort.InferenceSession:
+    """Return a session on the first of ``chain`` that starts, which may be none of them but the CPU."""
+    try:
+        return ort.InferenceSession(
+            str(path),
+            _session_options(spec, options),
+            providers=list(chain),
+            provider_options=[dict(settings) for settings in chain.values()],
+            enable_fallback=0,
+        )
+    except Exception as error:  # ONNX Runtime's own errors have no other base
+        if isinstance(error, RuntimeError) and CPU not in chain:
+            # TensorRT's provider raises this where it does not start, and others leave the session to the CPU
+            return _session(path, {CPU: {}}, spec, options)
+        raise BundleError(
+            f"{path}: onnxruntime cannot load it on {next(iter(chain))} ({_last_line(error)}); "
+            "compile the bundle again or choose another device"
+        ) from error
 
 
 def _check_fallback(name: str, provider: str, started: str, spec: EngineEntry, options: EngineOptions) -> None:

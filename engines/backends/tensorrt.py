@@ -10,6 +10,7 @@ weight streaming is ``weight_streaming_budget_v2``, set in ``_deserialised`` bef
 weights behind ``_deserialised`` too, in plans that were built with REFIT.
 """
 
+import functools
 import logging
 import math
 import re
@@ -40,6 +41,7 @@ from mezzotint.engines.tensorrt_flavour import find_flavour
 logger = logging.getLogger(__name__)
 
 _CUDA_ERROR = re.compile(r"cudaError \d+: ([^()]+)")
+_KEPT_ERRORS = 8
 _DTYPES = {"FLOAT": "float32"}  # TensorRT's names in the manifest's words
 
 
@@ -183,6 +185,7 @@ def deserialised(trt: Any, path: Path) -> Any:
         BundleError: the runtime refuses the plan, because of its version, the GPU's capability, or damage.
     """
     log = _log(trt)
+    log.errors.clear()
     runtime = trt.Runtime(log)
     plan = runtime.deserialize_cuda_engine(path.read_bytes()) if runtime is not None else None
     if plan is not None:
@@ -199,8 +202,9 @@ def deserialised(trt: Any, path: Path) -> Any:
     )
 
 
+@functools.cache
 def _log(trt: Any) -> Any:
-    """Return a logger for the runtime that keeps its errors, and passes them and its warnings on."""
+    """Return the logger of a flavour, which keeps errors, and passes them and warnings on; it takes one a process."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -209,6 +213,7 @@ def _log(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.ERROR:
+                del self.errors[:-_KEPT_ERRORS]
                 self.errors.append(message.strip())
             if severity <= trt.ILogger.WARNING:
                 logger.warning("%s: %s", trt.__name__, message.strip())

@@ -84,9 +84,10 @@ for device in ("cuda", "tensorrt", "cuda:1"):
         BACKEND.load(file.parent, spec, EngineOptions(device=device, num_threads=1))
     except MezzotintError as error:
         print(type(error).__name__, error)
-allowed = EngineOptions(device="cuda", num_threads=1, gpu=GpuOptions(allow_cpu_fallback=True))
-engine = BACKEND.load(file.parent, spec, allowed)
-print(engine.device, np.isfinite(engine.run(tiny_inputs(2))["output"]).all())
+for device in ("cuda", "tensorrt"):
+    allowed = EngineOptions(device=device, num_threads=1, gpu=GpuOptions(allow_cpu_fallback=True))
+    engine = BACKEND.load(file.parent, spec, allowed)
+    print(engine.device, np.isfinite(engine.run(tiny_inputs(2))["output"]).all())
 """
 
 
@@ -102,5 +103,7 @@ def test_onnxruntimes_gpu_build_never_falls_back_in_silence(tmp_path: Path) -> N
             f"DeviceNotFound device {name}: onnxruntime's {provider}ExecutionProvider does not start"
         )
         assert "unet would run on CPUExecutionProvider" in line
-    assert said[4].startswith("WARNING device cuda: CUDAExecutionProvider does not start on this machine; unet runs on")
-    assert said[5] == "CPUExecutionProvider True"
+    for name, lines in (("cuda", said[4:6]), ("tensorrt", said[6:8])):
+        assert lines[0].startswith(f"WARNING device {name}: ")
+        assert lines[0].endswith("does not start on this machine; unet runs on the CPU")
+        assert lines[1] == "CPUExecutionProvider True"
