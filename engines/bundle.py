@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
-from mezzotint.engines.backends import get_backend
+from mezzotint.engines.backends import check_runtime, get_backend, installed_version
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
 from mezzotint.engines.errors import BundleError
@@ -23,7 +23,6 @@ from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
-from mezzotint.engines.tensorrt_flavour import find_flavour
 from mezzotint.engines.variants import served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
@@ -232,7 +231,7 @@ def served_entries(manifest: Manifest) -> tuple[EngineEntry, ...]:
     """Return the served engines of a bundle. Raises BundleError where one is missing or made for another runtime."""
     entries = served_engines(manifest)
     for entry in entries:
-        _check_runtime(manifest, entry)
+        check_runtime(manifest.name, entry)
     return entries
 
 
@@ -295,20 +294,4 @@ def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shape
 
 
 def _cache_dir(digest: str, entry: EngineEntry) -> Path:
-    return cache_folder() / digest[:16] / f"{entry.backend}-{_runtime_version(entry)}"
-
-
-def _check_runtime(manifest: Manifest, entry: EngineEntry) -> None:
-    installed = _runtime_version(entry)
-    if installed != entry.backend_version:
-        raise BundleError(
-            f"bundle {manifest.name}: {entry.component} was built for {entry.backend} {entry.backend_version}, but "
-            f"{installed} is installed; install that version or compile the bundle again"
-        )
-
-
-def _runtime_version(entry: EngineEntry) -> str:
-    """Return the installed version of what an engine was built for. Raises BundleError where that is not installed."""
-    if entry.flavour:
-        return str(find_flavour(entry.flavour)[1].__version__)
-    return get_backend(entry.backend).version()
+    return cache_folder() / digest[:16] / f"{entry.backend}-{installed_version(entry)}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from mezzotint.engines.backend import Backend
 from mezzotint.engines.errors import BundleError
+from mezzotint.engines.manifest import EngineEntry
+from mezzotint.engines.tensorrt_flavour import find_flavour
 
 _LIBRARIES = {
     "openvino": ("openvino",),
@@ -32,6 +34,23 @@ def get_backend(name: str) -> Backend:
         module = importlib.import_module(f"mezzotint.engines.backends.{name}")
     backend: Backend = module.BACKEND
     return backend
+
+
+def installed_version(entry: EngineEntry) -> str:
+    """Return the installed version of what an engine was built for. Raises BundleError where that is not installed."""
+    if entry.flavour:
+        return str(find_flavour(entry.flavour)[1].__version__)
+    return get_backend(entry.backend).version()
+
+
+def check_runtime(bundle: str, entry: EngineEntry) -> None:
+    """Compare the version that an engine was built for with the one that is installed. Raises BundleError."""
+    installed = installed_version(entry)
+    if installed != entry.backend_version:
+        raise BundleError(
+            f"bundle {bundle}: {entry.component} was built for {entry.flavour or entry.backend} "
+            f"{entry.backend_version}, but {installed} is installed; install that version or compile the bundle again"
+        )
 
 
 @contextlib.contextmanager
