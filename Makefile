@@ -33,8 +33,9 @@ lint: setup ## style, types and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Two workers, since one exports or starts a process while the other waits; slow tests measure and run one by one.
 test: lint ## lint, and the tests that take seconds
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-all: lint ## lint, and all tests but those that need a GPU; writes docs/verification.md
 	@mkdir -p build

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from mezzotint.engines.bundle import LoadOptions, open_bundle
@@ -28,20 +29,30 @@ CALIBRATION_PROMPTS = ("a cat", "a dog by the sea")  # few, since torch paints t
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests say so in the results, for ``tests.summary``."""
+    """Let slow tests say so in the results, for ``tests.summary``; the compiler's, whose bundles others need, begin."""
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "compile"))
     for item in items:
         if item.get_closest_marker("slow"):
             item.user_properties.append((SLOW, True))
 
 
 def compile_by_hand(source: Path, output: Path, *options: str) -> Path:
-    """Compile as a user does, in a process of its own; finished stages are reused from earlier runs."""
-    command = [sys.executable, "-m", "mezzotint", "compile", str(source), "--output", str(output)]
-    done = subprocess.run(
-        [*command, "--cache", str(CACHE), *options], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if done.returncode:
-        pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    """Compile as a user does, in a process of its own; finished stages are reused from earlier runs.
+
+    Of pytest-xdist's workers the first to come does it for all.
+    """
+    run, compiled_by = os.environ.get("PYTEST_XDIST_TESTRUNUID"), output.with_suffix(".run")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(output.with_suffix(".lock")):
+        if run and compiled_by.exists() and compiled_by.read_text(encoding="utf-8") == run:
+            return output
+        command = [sys.executable, "-m", "mezzotint", "compile", str(source), "--output", str(output)]
+        done = subprocess.run(
+            [*command, "--cache", str(CACHE), *options], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        if done.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        compiled_by.write_text(run or "", encoding="utf-8")
     return output
 
 
@@ -64,7 +75,8 @@ def fast_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     tiny = write_tiny_decoder(tmp_path_factory.mktemp("decoders") / "tiny", num_levels=3)
     parts = ("--step-cache", "--decoder-parts", "3", "--tiny-decoder", str(tiny))
-    return compile_by_hand(EMOJI, BUILD / "emoji-fast", "--precision", "fp32", *parts)
+    small = ("--precision", "fp32", "--max-rows", "4", "--prompt", "a cat face")
+    return compile_by_hand(EMOJI, BUILD / "emoji-fast", *small, *parts)
 
 
 @pytest.fixture(scope="session")

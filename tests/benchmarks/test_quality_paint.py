@@ -64,6 +64,7 @@ def test_a_little_noise_is_a_little_difference(emoji_bundle: Path, store: Path) 
     assert (found < 85).all()
 
 
+@pytest.mark.slow
 def test_the_judge_finds_what_is_painted(emoji_bundle: Path, store: Path) -> None:
     cases = CASES[:4]
     pictures = paint(emoji_bundle, cases, 8, store=store)

@@ -88,6 +88,7 @@ def test_a_server_that_is_killed_while_it_paints_is_lost_and_not_absent(
     with started(emoji_bundle) as (process, address):
         with pytest.raises(MezzotintClientError) as failure:
             ask(address, lambda _: process.kill())
+        process.wait(10)  # until then its port may be there
         with pytest.raises(MezzotintClientError, match=f"{address}: no Mezzotint server answers there"):
             ask(address, lambda _: None)
     assert str(failure.value).startswith(f"{address}: the server was lost with the request unfinished")

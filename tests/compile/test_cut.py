@@ -35,6 +35,7 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 @pytest.fixture(scope="module", params=["emoji", "sd15", pytest.param("sd21", marks=pytest.mark.slow)])
 def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    request.getfixturevalue(f"{request.param}_bundle")  # has the exports made, once for all workers
     source = EMOJI if request.param == "emoji" else request.getfixturevalue(f"{request.param}_checkpoint")
     return load_checkpoint(source)
 

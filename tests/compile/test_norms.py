@@ -58,28 +58,30 @@ def rewritten(source: Path, target: Path) -> int:
     return count
 
 
-@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.fixture(scope="module", params=[1, 3, 12])
+def normed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with a norm of so many groups."""
+    return exported(Normed(request.param), tmp_path_factory.mktemp("normed"))
+
+
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (20.0, 1.0), (0.0, 1e-3)])
-def test_a_group_norm_computes_what_it_did(groups: int, mean: float, deviation: float, tmp_path: Path) -> None:
-    source = exported(Normed(groups), tmp_path)
-    assert rewritten(source, tmp_path / "b.onnx") == 1
+def test_a_group_norm_computes_what_it_did(normed: Path, mean: float, deviation: float, tmp_path: Path) -> None:
+    assert rewritten(normed, tmp_path / "b.onnx") == 1
     assert not {"InstanceNormalization"} & {node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node}
     x = mean + deviation * np.random.default_rng(1).standard_normal(SHAPE, dtype=np.float32)
-    np.testing.assert_allclose(run(tmp_path / "b.onnx", x), run(source, x), rtol=1e-4, atol=2e-4 * (1 + mean))
+    np.testing.assert_allclose(run(tmp_path / "b.onnx", x), run(normed, x), rtol=1e-4, atol=2e-4 * (1 + mean))
 
 
-def test_a_constant_picture_has_no_negative_variance(tmp_path: Path) -> None:
-    source = exported(Normed(3), tmp_path)
-    rewritten(source, tmp_path / "b.onnx")
+def test_a_constant_picture_has_no_negative_variance(normed: Path, tmp_path: Path) -> None:
+    rewritten(normed, tmp_path / "b.onnx")
     x = np.full(SHAPE, 1000.1, np.float32)
     assert np.isfinite(run(tmp_path / "b.onnx", x)).all()
 
 
-def test_what_comes_out_keeps_its_name(tmp_path: Path) -> None:
+def test_what_comes_out_keeps_its_name(normed: Path, tmp_path: Path) -> None:
     """Ranges that were observed before the rewrite are looked up by it."""
-    source = exported(Normed(3), tmp_path)
-    before = [node for node in onnx.load(source).graph.node if node.op_type == "Add"]
-    rewritten(source, tmp_path / "b.onnx")
+    before = [node for node in onnx.load(normed).graph.node if node.op_type == "Add"]
+    rewritten(normed, tmp_path / "b.onnx")
     after = {output: node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node for output in node.output}
     assert after[before[-1].output[0]] == "Add"
 

@@ -13,6 +13,7 @@ from tests.conftest import BUILD, EMOJI, compile_by_hand
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
+@pytest.mark.slow
 def test_a_single_file_with_a_config_becomes_the_folders_bundle(emoji_bundle: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(EMOJI)
     file = tmp_path / "emoji.safetensors"

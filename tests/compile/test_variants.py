@@ -26,8 +26,11 @@ from mezzotint.engines.request import Request
 from tests.compile.jobs import ends_of, events_of, job
 from tests.miniatures import write_tiny_decoder
 
-# torch and diffusers warn of their own insides
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    # torch and diffusers warn of their own insides
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("sd15_bundle"),  # has the exports made, once for all workers
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,7 @@ def test_an_engine_with_weights_five_percent_off_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path, tmp_path: Path) -> None:
     wanted = job(sd15_checkpoint, tmp_path / "b", precision={"": "int8"}, step_cache=1, decoder_parts=2)
     compile_checkpoint(wanted, lambda _: None)

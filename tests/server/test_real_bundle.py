@@ -80,8 +80,8 @@ async def test_the_same_seed_gives_the_same_bytes_alone_among_seven_others_and_a
     "options",
     [
         {"cache_interval": 3, "guidance_start": 0.1, "guidance_end": 0.8},
-        {"cache_schedule": [0, 1, 2, 6], "decoder": "tiny"},
-        {},
+        pytest.param({"cache_schedule": [0, 1, 2, 6], "decoder": "tiny"}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
     ],
     ids=["interval", "schedule", "plain"],
 )
