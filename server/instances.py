@@ -81,7 +81,7 @@ class Instances:
 
     def submit(self, request: Any, **options: Any) -> Handle:
         """Take a request in where it waits least by prediction. Takes and raises what ``Core.submit`` does."""
-        return min(self._cores, key=lambda core: (core.seconds_left, core.num_open)).submit(request, **options)
+        return self._least_busy().submit(request, **options)
 
     def drain(self, timeout: float) -> bool:
         """Take no more requests and wait for those that are open; returns whether all of them have ended."""
@@ -94,3 +94,10 @@ class Instances:
     def _all(self, act: Callable[[Core], Any]) -> list[Any]:
         with ThreadPoolExecutor(len(self._cores)) as pool:
             return list(pool.map(act, self._cores))
+
+    def _least_busy(self) -> Core:
+        """Return the core with the fewest seconds of work; with the fewest requests, where one's are not known yet."""
+        work = {core: (core.seconds_left, core.num_open) for core in self._cores}
+        if any(num_open and not seconds for seconds, num_open in work.values()):
+            return min(work, key=lambda core: work[core][1])
+        return min(work, key=work.__getitem__)

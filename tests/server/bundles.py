@@ -52,6 +52,7 @@ class FakeLoader:
     failing: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
     held: list[Loading] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -91,7 +92,8 @@ class FakeLoader:
         return Core(model, CoreConfig(), on_result=failures.note)
 
     def release(self, loading: Loading) -> None:
-        self.held = [held for held in self.held if held is not loading]
+        with self.lock:  # threads release beside each other
+            self.held = [held for held in self.held if held is not loading]
 
     def _bytes(self, bundle: Bundle) -> int:
         return self._loading(bundle).num_bytes()

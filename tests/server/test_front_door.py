@@ -147,9 +147,9 @@ def test_tokens_in_clear_on_a_network_are_warned_of(tokens: TokensFile, caplog: 
         await server.stop(0.0)
 
     asyncio.run(serve("127.0.0.1"))
-    assert not caplog.records
+    assert "in clear" not in caplog.text
     asyncio.run(serve("0.0.0.0"))
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in caplog.records if record.name.startswith("mezzotint")] == [
         "tokens go over the network in clear to 0.0.0.0:0; serve with --tls-cert and --tls-key"
     ]
 

@@ -1,6 +1,7 @@
 """Several cores of one bundle are used as one."""
 
 import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_a_burst_is_spread(pair: Pair) -> None:
     for i in range(10):
         pair.submit(str(i), steps=4)
     assert [core.num_open for core in pair.cores] == [5, 5]
+    for unet in pair.unets:
+        unet.release()
+    assert all(isinstance(ending, Finished) for ending in pair.endings(10))
+
+
+def test_a_burst_is_spread_though_one_instance_does_not_know_yet_what_its_requests_take(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_in = threading.Event()
+    start = pair.cores[1].model.start
+    monkeypatch.setattr(pair.cores[1].model, "start", lambda request: taken_in.wait(10) and start(request))
+    for unet in pair.unets:
+        unet.hold()
+    pair.submit("first", steps=4)
+    assert pair.unets[0].entered.acquire(timeout=10)
+    for i in range(9):
+        pair.submit(str(i), steps=4)
+    assert [core.num_open for core in pair.cores] == [5, 5]
+    taken_in.set()
     for unet in pair.unets:
         unet.release()
     assert all(isinstance(ending, Finished) for ending in pair.endings(10))
