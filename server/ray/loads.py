@@ -60,14 +60,14 @@ class Loads(Generic[Who]):
         """Note that a request has ended."""
         self._open.pop(key, None)
 
-    def wait(self, who: Who) -> float:
-        """Return the seconds until a replica will be done with all that it has; 0 where it never said anything."""
-        report = self._reports.get(who)
-        if report is None:
-            return 0.0
-        since = report.heard - _ON_ITS_WAY_SECONDS
-        rows = sum(sent.rows for sent in self._open.values() if sent.who == who and sent.when > since)
-        return report.seconds_left + rows * report.row_seconds
+    def waits(self) -> dict[Who, float]:
+        """Return the seconds until each replica that ever said anything will be done with all that it has."""
+        rows: Counter[Who] = Counter()
+        for sent in self._open.values():
+            report = self._reports.get(sent.who)
+            if report is not None and sent.when > report.heard - _ON_ITS_WAY_SECONDS:
+                rows[sent.who] += sent.rows
+        return {who: report.seconds_left + rows[who] * report.row_seconds for who, report in self._reports.items()}
 
     def order(self, replicas: Iterable[Who], request_id: str, rows: int) -> list[Who]:
         """Return replicas, the best first: that which runs a request of this id, else by when it would be done.
@@ -78,13 +78,8 @@ class Loads(Generic[Who]):
         self._forget(set(replicas))
         homes = {sent.who for sent in self._open.values() if request_id and sent.request_id == request_id}
         num_open = Counter(sent.who for sent in self._open.values())
-
-        def key(who: Who) -> tuple[bool, float, int]:
-            report = self._reports.get(who)
-            own = rows * report.row_seconds if report else 0.0
-            return who not in homes, self.wait(who) + own, num_open[who]
-
-        return sorted(replicas, key=key)
+        done = {who: seconds + rows * self._reports[who].row_seconds for who, seconds in self.waits().items()}
+        return sorted(replicas, key=lambda who: (who not in homes, done.get(who, 0.0), num_open[who]))
 
     def _forget(self, here: set[Who]) -> None:
         """Forget replicas that are gone, and what was sent to them."""

@@ -124,7 +124,7 @@ def command(
     name = read_manifest(bundle).name
     connect(address, port, http_port)
     deploy(deployment, name)
-    click.echo(f"mezzotint: {name} is deployed; {READY}127.0.0.1:{port} and every other node")
+    click.echo(f"mezzotint: {name} is deployed; {READY}127.0.0.1:{port} and on every node with a replica")
     if address == HERE:
         _wait_for_a_signal()
         shut_down(name)
