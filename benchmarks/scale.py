@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.cluster import cluster
 from benchmarks.harness import publish
 from mezzotint import AsyncClient
-from mezzotint.engines.bundle import LoadOptions
+from mezzotint.engines.bundle import LoadOptions, wanted_engines
 from mezzotint.engines.tune import tune
 from mezzotint.server.capacity import Host, Kind, host_of, predict
 
@@ -104,8 +104,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
     parser.add_argument("--load", type=float, action="append", help="shares of what the replicas make; unsaid 0.5, 0.8")
     options = parser.parse_args()
-    tuned = tune(options.bundle, LoadOptions(devices={}, num_threads=1))
-    host = host_of(tuned.entries, _ROWS)
+    load = LoadOptions(devices={}, num_threads=1)
+    tune(options.bundle, load)
+    host = host_of({key: wanted.entry for key, wanted in wanted_engines(options.bundle, load).items()}, _ROWS)
     with cluster(options.bundle, "--replicas", str(REPLICAS), "--num-cpus", "0.5") as made:
         factor, rows = asyncio.run(measure(made.target, host, options.load or [0.5, 0.8], options.seconds))
     details = {"seconds of a lone picture over those by step times": factor, "mix": [[k.steps, k.share] for k in KINDS]}

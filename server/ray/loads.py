@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 SECONDS_LEFT, ROW_SECONDS, SERIAL = "seconds_left", "row_seconds", "serial"
-"""What a replica's report has: the seconds of engine time that its requests still are; the seconds of one UNet row,
-of both at its present pace; and the report's number."""
+"""What a replica's report has: the seconds of engine time that its requests still are, at its present pace; those of a
+UNet row, as measured; and the report's number."""
 
 _ON_ITS_WAY_SECONDS = 0.5  # a report of that age may not have known of a request
 _MAX_OPEN = 65_536  # whose ends were never heard of
