@@ -1,7 +1,5 @@
-"""The last stage: paint with the finished engines, report, and put the bundle in place in one rename."""
+"""The last stage: paint with the finished engines, and fill the bundle's folder."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.compile.checkpoint import Checkpoint, ScheduleSettings
+from mezzotint.compile.folders import link
 from mezzotint.compile.job import CompileJob
-from mezzotint.compile.stages import remove_leftovers
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
-from mezzotint.engines.errors import CompileError, InvalidRequest
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import (
     MANIFEST,
     EngineEntry,
@@ -71,21 +69,13 @@ class Contents:
         )
 
 
-def check_output(output: Path) -> None:
-    """Refuse to write where something else is. Raises CompileError."""
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
-        raise CompileError(f"{output}: holds something that is no bundle; name an empty or a new folder")
-    if output.exists() and not output.is_dir():
-        raise CompileError(f"{output}: is a file; name a folder")
-
-
 def assemble(
     folder: Path, job: CompileJob, contents: Contents, engines: Mapping[Path, EngineEntry], verified: list[Measured]
 ) -> Manifest:
     """Fill ``folder`` with a whole bundle, its manifest last; ``engines`` are entries by the folder of their files."""
     for source, entry in engines.items():
         for name in entry.files:
-            _link(source / name, folder / name)
+            link(source / name, folder / name)
     (folder / TOKENIZER).write_text(contents.tokenizer_json, encoding="utf-8")
     np.save(folder / EMBEDDINGS, contents.embeddings)
     bos, eos, pad = contents.special
@@ -127,33 +117,6 @@ def paint(folder: Path, job: CompileJob, steps: int, guidance: float, seed: int)
     finally:
         model.close()
     return [pixels for pixels in made if pixels is not None]
-
-
-def publish(unfinished: Path, output: Path) -> None:
-    """Put a whole bundle in place of what was there, in renames alone."""
-    old = output.with_name(f".{output.name}.old-{os.getpid()}")
-    if output.exists():
-        output.rename(old)
-    unfinished.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def unfinished_folder(output: Path) -> Path:
-    """Return a fresh folder beside ``output``; those that killed runs left are removed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output.name}.unfinished-"
-    remove_leftovers(output.parent, prefix)
-    folder = output.with_name(f"{prefix}{os.getpid()}")
-    folder.mkdir()
-    return folder
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _schedule(settings: ScheduleSettings, sampler: str) -> ScheduleEntry:

@@ -18,6 +18,7 @@ _ONLY_FOR = {  # what the others get instead: int8 weights
     Precision.INT8: CALIBRATED,
     Precision.INT8_BF16: CALIBRATED,
     Precision.INT8_HYBRID: CALIBRATED,
+    Precision.FP8: CALIBRATED,
     Precision.INT4_WEIGHTS: (Component.UNET,),  # the text encoder strays too far, and the VAE has few linear layers
 }
 _DEFAULT = {Component.SAFETY_CHECKER: Precision.FP32}  # a flag is a threshold; coarser only where it is named
@@ -41,6 +42,8 @@ def precisions(job: CompileJob, component: Component) -> list[Precision]:
         return [_for(component, Precision(asked))]
     if component is Component.VAE_ENCODER:
         return [Precision.FP32]  # nothing calls it often enough to be worth a timing
+    if job.backend != job.runs_on:
+        return [Precision.FP16]  # nothing can be timed without the GPU
     found = get_backend(job.backend).precisions(job.device)
     return [value for value in found if value not in _TO_ORDER and component in _ONLY_FOR.get(value, tuple(Component))]
 

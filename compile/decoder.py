@@ -33,9 +33,10 @@ def decoder_engines(
     Raises:
         InvalidRequest: more parts are asked for than there are sections.
     """
-    if job.decoder_parts == 1:
+    untimed = not unet.step_ms  # an engine for a GPU that is not here
+    if job.decoder_parts == 1 or (untimed and not job.decoder_parts):
         return [decoder]
-    limit_ms = MAX_STEPS * guided_step_ms(unet)
+    limit_ms = 0.0 if untimed else MAX_STEPS * guided_step_ms(unet)
     whole_ms = maker.call_ms(decoder)
     if not job.decoder_parts and whole_ms <= limit_ms:
         return [decoder]

@@ -78,7 +78,8 @@ def _half_nodes(model: ModelProto, floats: set[str]) -> list[bool]:
         leads_to_sine = node.op_type in ("Sin", "Cos") or not to_sine.isdisjoint(node.output)
         if leads_to_sine:
             to_sine.update(floats.intersection(node.input))
-        touches = not floats.isdisjoint(node.input) and not floats.isdisjoint(node.output)
+        gives = node.op_type == "QuantizeLinear" or not floats.isdisjoint(node.output)
+        touches = gives and not floats.isdisjoint(node.input)
         half.append(touches and not leads_to_sine and node.op_type not in _FLOAT32_OPS)
     return half[::-1]
 

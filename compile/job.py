@@ -54,6 +54,11 @@ class CompileJob:
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
     calibration_prompts: tuple[str, ...] = ()
 
+    @property
+    def runs_on(self) -> str:
+        """The backend whose engines are verified: those of TensorRT are ONNX until their plans are built."""
+        return "onnxruntime" if self.backend == "tensorrt" else self.backend
+
 
 def read_prompts(file: Path) -> tuple[str, ...]:
     """Return the prompts of a text file, one a line. Raises InvalidRequest where there is none."""

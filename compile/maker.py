@@ -99,7 +99,7 @@ class Maker:
         derived = self._derive(target, value)
 
         def work(folder: Path) -> dict[str, Any]:
-            names = build.build(derived.folder / f"{target.name}.onnx", folder, self._job.backend)
+            names = build.build(derived.folder / f"{target.name}.onnx", folder, self._job.runs_on)
             return {"files": {name: file_digest(folder / name) for name in names}, "derived": derived.detail}
 
         inputs = {"derived": derived.folder.name, "version": self._version, "code": code_digest(build)}
@@ -107,7 +107,7 @@ class Maker:
         entry = EngineEntry(
             component=target.component,
             variant=target.variant,
-            backend=self._job.backend,
+            backend=self._job.runs_on,
             backend_version=self._version,
             device=self._job.device or "CPU",
             precision=value,
@@ -133,6 +133,8 @@ class Maker:
     def measured(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its row classes, step times, and what it takes in memory."""
         entry = candidate.entry
+        if self._job.backend != self._job.runs_on:
+            return candidate  # only the GPU tells
 
         def work(_folder: Path) -> dict[str, Any]:
             classes, step_ms = measure.rows_and_times(candidate.folder, entry, self._job.device)
@@ -160,7 +162,7 @@ class Maker:
         ranges = None
         if self._calibration and value.is_calibrated:
             ranges = self._calibration.ranges(target)
-            if target.component is Component.VAE_DECODER:
+            if target.component is Component.VAE_DECODER and self._job.backend == self._job.runs_on:
                 target = with_channels_last_norms(target, self._stages)
 
         # A decoder's pictures are so large that its borders' constants would take more memory than its weights.

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile import choose, export, reference, report, safety, tiny_decoder
-from mezzotint.compile.bundle import Contents, assemble, check_output, paint, publish, unfinished_folder
+from mezzotint.compile.bundle import Contents, assemble, paint
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
 from mezzotint.compile.decoder import decoder_engines
+from mezzotint.compile.folders import check_output, publish, unfinished_folder
 from mezzotint.compile.graph.decoder import block_modules
 from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
@@ -45,7 +46,7 @@ def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
         DeviceNotFound: the backend has no such device.
     """
     check_output(job.output)
-    backend = get_backend(job.backend)
+    backend = get_backend(job.runs_on)
     choose.check_precisions(job)
     try:
         return _Compilation(job, Stages(job.cache, tell), tell, backend.version()).run()

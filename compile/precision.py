@@ -26,7 +26,15 @@ from mezzotint.compile.weights import Convert, Weight
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Precision
 
-_BACKENDS = ("openvino", "onnxruntime")
+_BACKENDS = ("openvino", "onnxruntime", "tensorrt")
+_TENSORRT = (
+    Precision.FP32,
+    Precision.FP16,
+    Precision.FP8,
+    Precision.INT8,
+    Precision.INT8_HYBRID,
+    Precision.INT8_WEIGHTS,
+)
 _EXTERNAL_BYTES = 1 << 16  # initialisers from this size on lie in the data file
 _ALIGNMENT = 4096  # a page, so that runtimes can map each weight
 
@@ -73,6 +81,12 @@ def derive(
         raise CompileError(
             f"precision {precision}: onnxruntime's CPU provider has no bfloat16 kernels; use fp32, fp16 or int8"
         )
+    if backend == "tensorrt" and precision not in _TENSORRT:
+        raise CompileError(
+            f"precision {precision}: tensorrt is built for {', '.join(_TENSORRT)} here; use one of these"
+        )
+    if precision is Precision.FP8 and backend != "tensorrt":
+        raise CompileError(f"precision fp8: {backend} has no kernels for eight-bit floats; use int8, or tensorrt")
     if source.resolve() == target.resolve():
         raise CompileError(f"{target}: is the export itself; write the {precision} model to another file")
     model = _read(source)
@@ -80,7 +94,7 @@ def derive(
     _forget_origin(model)
     offsets: dict[str, list[Offset]] = {}
     if precision.is_calibrated:
-        _round_activations(model, precision, ranges or {}, kept_float)
+        _round_activations(model, precision, ranges or {}, kept_float, symmetric=backend == "tensorrt")
         offsets = fold_zero_points(model) if without_zero_points else {}
     convert = weights.with_offsets(_converter(model, precision, backend), offsets)
     try:
@@ -99,9 +113,11 @@ def _read(source: Path) -> ModelProto:
         raise CompileError(f"{source}: is no ONNX model that can be read ({error}); export it again") from error
 
 
-def _round_activations(model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str]) -> None:
+def _round_activations(
+    model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str], *, symmetric: bool
+) -> None:
     try:
-        round_activations(model, precision, ranges, unrounded)
+        round_activations(model, precision, ranges, unrounded, symmetric=symmetric)
     except KeyError as error:
         raise CompileError(f"precision {precision}: no range is known of tensor {error}; calibrate first") from None
 
@@ -119,14 +135,18 @@ def _converter(model: ModelProto, precision: Precision, backend: str) -> Convert
     match precision, backend:
         case Precision.FP32, _:
             return weights.unchanged
+        case Precision.FP16, "onnxruntime" | "tensorrt":
+            return weights.retyped(to_float16_graph(model))
+        case _, "tensorrt":
+            halves = to_float16_graph(model)
+            stored = weights.float8_weights if precision is Precision.FP8 else weights.int8_weights
+            return weights.halved(stored(model), halves)
         case Precision.INT8_WEIGHTS, _:
             return weights.int8_weights(model)
         case Precision.INT4_WEIGHTS, _:
             return weights.int4_weights(model)
         case _ if precision.is_calibrated:
             return weights.int8_weights(model)
-        case Precision.FP16, "onnxruntime":
-            return weights.retyped(to_float16_graph(model))
         case Precision.FP16, _:
             return weights.stored_as(model, np.dtype(np.float16))
         case _:

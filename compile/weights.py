@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from mezzotint.compile.graph.quantise import MIN_CHANNELS
+from mezzotint.compile.graph.quantise import MAX_FLOAT8, MIN_CHANNELS
 from mezzotint.compile.graph.zero_points import Offset
 
 Weight: TypeAlias = npt.NDArray[Any]
@@ -39,6 +39,22 @@ def retyped(names: set[str]) -> Convert:
     return convert
 
 
+def halved(convert: Convert, names: set[str]) -> Convert:
+    """Make float16 of what ``convert`` gives in float32 for the named weights: the values, or their scales."""
+
+    def convert_all(name: str, weight: Weight) -> Named:
+        for written, array in convert(name, weight):
+            is_half = name in names and array.dtype == np.float32
+            yield written, _clipped(array, np.dtype(np.float16)) if is_half else array
+
+    return convert_all
+
+
+def float8_weights(model: ModelProto) -> Convert:
+    """Store large weights as E4M3 floats with a symmetric scale for each output channel."""
+    return _restored(model, _by_channel_float8)
+
+
 def stored_as(model: ModelProto, dtype: np.dtype[Any]) -> Convert:
     """Store large weights as ``dtype``, cast to float32 in the graph: the runtime folds or fuses the cast."""
     large = _large_weights(model)
@@ -52,6 +68,11 @@ def stored_as(model: ModelProto, dtype: np.dtype[Any]) -> Convert:
 
 def int8_weights(model: ModelProto) -> Convert:
     """Store large weights as int8 with a symmetric scale for each output channel."""
+    return _restored(model, _by_channel)
+
+
+def _restored(model: ModelProto, store: Callable[[Weight, int], tuple[Weight, Weight]]) -> Convert:
+    """Store large weights in eight bits, restored in the graph by a DequantizeLinear."""
     large = _large_weights(model)
     _prepend(
         model,
@@ -65,7 +86,7 @@ def int8_weights(model: ModelProto) -> Convert:
         if name not in large:
             yield name, weight
             return
-        stored, scale = _by_channel(weight, large[name])
+        stored, scale = store(weight, large[name])
         yield f"{name}.stored", stored
         yield f"{name}.scale", scale.reshape(-1)
 
@@ -182,6 +203,14 @@ def _by_channel(weight: Weight, axis: int) -> tuple[Weight, Weight]:
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return np.rint(weight / scale).clip(-127, 127).astype(np.int8), scale
+
+
+def _by_channel_float8(weight: Weight, axis: int) -> tuple[Weight, Weight]:
+    """Return (E4M3 values, float32 scales that broadcast) with the largest value of each channel at the type's end."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=others, keepdims=True)
+    scale = np.where(largest > 0, largest / MAX_FLOAT8, 1).astype(np.float32)
+    return (weight / scale).clip(-MAX_FLOAT8, MAX_FLOAT8).astype(ml_dtypes.float8_e4m3fn), scale
 
 
 def _by_group(weight: Weight, axis: int, size: int) -> tuple[Weight, Weight]:

@@ -45,7 +45,7 @@ class Precision(StrEnum):
     ``int8`` multiplies int8 weights with 8-bit activations; ``int8-bf16`` too, and computes all else in bfloat16
     instead of float32; ``int8-hybrid`` multiplies so in convolutions alone;
     ``int8-weights`` stores weights as int8 and leaves activations as they are; ``int4-weights`` stores those of linear
-    layers in four bits.
+    layers in four bits; ``fp8`` multiplies weights and activations in eight-bit floats (E4M3).
     """
 
     FP32 = "fp32"
@@ -56,11 +56,12 @@ class Precision(StrEnum):
     INT8_HYBRID = "int8-hybrid"
     INT8_WEIGHTS = "int8-weights"
     INT4_WEIGHTS = "int4-weights"
+    FP8 = "fp8"
 
     @property
     def is_calibrated(self) -> bool:
         """Whether it rounds activations, and so needs to know their ranges."""
-        return self in (Precision.INT8, Precision.INT8_BF16, Precision.INT8_HYBRID)
+        return self in (Precision.INT8, Precision.INT8_BF16, Precision.INT8_HYBRID, Precision.FP8)
 
 
 class _Strict(BaseModel):

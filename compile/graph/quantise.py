@@ -18,7 +18,9 @@ second linear layer, whose input is a product. A third of all the noise came fro
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -28,6 +30,7 @@ from mezzotint.engines.manifest import Precision
 
 MIN_CHANNELS = 16  # a convolution to or from fewer touches latents or pixels: int8 there costs 2–5 dB and saves nothing
 _UINT8_STEPS, _INT8_STEPS = 255, 127
+MAX_FLOAT8 = 448.0  # the largest E4M3 float
 _LEAST_WIDTH = 1e-6
 _KEEP_LINEAR = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Mul", "Div", "Cast", "Identity"}
 _SHORTCUT = re.compile(r"unet\.(?P<of>up_blocks)\.(?P<number>\d+)\..*\.conv_shortcut")
@@ -72,10 +75,13 @@ def _last(model: ModelProto, pattern: re.Pattern[str]) -> Iterator[str]:
     yield from (name for name, match in found if int(match["number"]) == last[match["of"]])
 
 
-def round_activations(model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = ()) -> int:
+def round_activations(
+    model: ModelProto, precision: Precision, ranges: Ranges, unrounded: Collection[str] = (), *, symmetric: bool = False
+) -> int:
     """Insert a QuantizeLinear and a DequantizeLinear before every site; returns how many sites there are.
 
-    Nodes named in ``unrounded`` are left as they are.
+    Nodes named in ``unrounded`` are left as they are. ``symmetric`` gives every grid its zero in the middle, since
+    TensorRT knows no zero points.
 
     Sites of one tensor share a pair, so that runtimes quantise once. ``ranges`` holds the lowest and highest value
     that each tensor's grid covers. Raises KeyError for a tensor without a range.
@@ -85,7 +91,7 @@ def round_activations(model: ModelProto, precision: Precision, ranges: Ranges, u
     for site in found:
         name = site.tensor
         if name not in pairs:
-            pairs[name] = _pair(model, name, ranges[name], symmetric=site.symmetric)
+            pairs[name] = _pair(model, name, ranges[name], precision, symmetric=symmetric or site.symmetric)
         site.node.input[site.index] = pairs[name][-1].output[0]
     _insert_behind(model, pairs)
     return len(found)
@@ -119,8 +125,10 @@ def _linear_in_inputs(model: ModelProto) -> set[str]:
     return found
 
 
-def _pair(model: ModelProto, name: str, covered: tuple[float, float], *, symmetric: bool) -> list[NodeProto]:
-    scale, zero = grid(covered, symmetric=symmetric)
+def _pair(
+    model: ModelProto, name: str, covered: tuple[float, float], precision: Precision, *, symmetric: bool
+) -> list[NodeProto]:
+    scale, zero = float8_grid(covered) if precision is Precision.FP8 else grid(covered, symmetric=symmetric)
     names = [f"{name}.scale", f"{name}.zero"]
     model.graph.initializer.extend(
         numpy_helper.from_array(np.array(value), n) for value, n in zip((scale, zero), names, strict=True)
@@ -139,6 +147,11 @@ def grid(covered: tuple[float, float], *, symmetric: bool) -> tuple[np.float32, 
         return np.float32(max(-low, high, _LEAST_WIDTH) / _INT8_STEPS), np.int8(0)
     scale = np.float32(max(high - low, _LEAST_WIDTH) / _UINT8_STEPS)
     return scale, np.uint8(np.clip(round(float(-low / scale)), 0, _UINT8_STEPS))
+
+
+def float8_grid(covered: tuple[float, float]) -> tuple[np.float32, Any]:
+    """Return (scale, zero) with which the larger end of a range is the largest E4M3 float."""
+    return np.float32(max(-covered[0], covered[1], _LEAST_WIDTH) / MAX_FLOAT8), ml_dtypes.float8_e4m3fn(0)
 
 
 def _insert_behind(model: ModelProto, pairs: Mapping[str, list[NodeProto]]) -> None:

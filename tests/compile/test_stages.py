@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.compile.bundle import unfinished_folder
+from mezzotint.compile.folders import unfinished_folder
 from mezzotint.compile.stages import Stages
 from tests.conftest import ROOT
 

@@ -14,6 +14,7 @@ from mezzotint.cli.errors import run
 
 _COMMANDS = (
     "compile",
+    "build",
     "tune",
     "capacity",
     "serve",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mezzotint.cli.plan_options import plan_options, plan_target
+
 if TYPE_CHECKING:
     from mezzotint.engines.manifest import AxisRange
 
@@ -16,6 +18,7 @@ Examples:
   mezzotint compile models/emoji --output build/emoji
   mezzotint compile stable-diffusion-v1-5 -o sd15 --precision unet=int8,vae=fp32
   mezzotint compile stable-diffusion-v1-5 -o sd15 --step-cache
+  mezzotint compile stable-diffusion-v1-5 -o sd15-ada --backend tensorrt --compute-capability 8.9
   mezzotint compile dreambooth.safetensors -o dog --height 512 --width 512:512:768
 """
 
@@ -60,10 +63,11 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
 )
 @click.option(
     "--backend",
-    type=click.Choice(["openvino", "onnxruntime"]),
+    type=click.Choice(["openvino", "onnxruntime", "tensorrt"]),
     default="openvino",
     show_default=True,
-    help="The runtime to build for. OpenVINO serves Intel and AMD CPUs; ONNX Runtime any execution provider.",
+    help="The runtime to build for. OpenVINO serves Intel and AMD CPUs; ONNX Runtime any execution provider; "
+    "TensorRT builds for one kind of NVIDIA GPU, named by --compute-capability.",
 )
 @click.option(
     "--precision",
@@ -71,11 +75,13 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     metavar="P|COMPONENT=P,…",
     default="auto",
     show_default=True,
-    help="auto, fp32, fp16, bf16, int8, int8-bf16, int8-hybrid, int8-weights or int4-weights, for all or by component "
-    "(`unet=int8,vae=fp32`). auto builds what the device computes in and leaves fp32 only for what passes verification "
-    "and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and activations, int8-bf16 "
-    "too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of convolutions alone, "
-    "int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in four bits.",
+    help="auto, fp32, fp16, bf16, int8, int8-bf16, int8-hybrid, int8-weights, int4-weights or fp8, for all or by "
+    "component (`unet=int8,vae=fp32`). auto builds what the device computes in and leaves fp32 only for what passes "
+    "verification and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and activations, "
+    "int8-bf16 too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of convolutions alone, "
+    "int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in four bits; "
+    "fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto is fp16, "
+    "since nothing is timed without the GPU.",
 )
 @click.option(
     "--height",
@@ -143,6 +149,13 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     help="A text file of prompts, one a line, on whose pictures int8 learns the ranges of activations; about 16 that "
     "show what your model was tuned for. [default: 16 plain ones]",
 )
+@plan_options(required=False)
+@click.option(
+    "--onnx-only",
+    is_flag=True,
+    help="With --backend tensorrt: stop at the verified ONNX, which ONNX Runtime can serve too, and finish it on the "
+    "GPU's machine with `mezzotint build`. For GPUs that plans cannot be built for ahead of time (A100, H100).",
+)
 @click.option("--name", default="", help="The name that clients ask for. [default: the checkpoint's]")
 @click.option(
     "--cache",
@@ -165,6 +178,9 @@ def command(
     config: Path | None,
     prompts: tuple[str, ...],
     calibration_prompts: Path | None,
+    compute_capability: str | None,
+    workspace: int,
+    onnx_only: bool,
     name: str,
     cache: Path | None,
 ) -> None:
@@ -173,6 +189,10 @@ def command(
     Every stage is reused when nothing that it depends on has changed; the bundle is compared with the checkpoint
     before it is written, and a killed compile leaves none.
     """
+    if (onnx_only or compute_capability) and backend != "tensorrt":
+        raise click.UsageError("--onnx-only and --compute-capability are for --backend tensorrt")
+    if backend == "tensorrt" and not onnx_only and not compute_capability:
+        raise click.UsageError("--backend tensorrt needs --compute-capability, such as 8.9, or --onnx-only")
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
 
@@ -201,5 +221,13 @@ def command(
         calibration_prompts=read_prompts(calibration_prompts) if calibration_prompts else (),
     )
     with CompileProgress() as progress:
-        bundle = compile_checkpoint(job, progress.report)
+        if backend != "tensorrt" or onnx_only:
+            bundle = compile_checkpoint(job, progress.report)
+        else:
+            from mezzotint.compile.tensorrt.compiled import compile_plans
+
+            bundle = compile_plans(job, plan_target(compute_capability, workspace), progress.report)
+    if onnx_only:
+        click.echo(f"{bundle}: verified ONNX; finish it on the GPU's machine with `mezzotint build {bundle} …`")
+        return
     click.echo(f"{bundle}: compiled; serve it with `mezzotint serve {bundle}`")

@@ -1,0 +1,1 @@
+"""TensorRT plans of ONNX that was verified on ONNX Runtime."""
