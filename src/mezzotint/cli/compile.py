@@ -77,11 +77,11 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     show_default=True,
     help="auto, fp32, fp16, bf16, int8, int8-bf16, int8-hybrid, int8-weights, int4-weights or fp8, for all or by "
     "component (`unet=int8,vae=fp32`). auto builds what the device computes in and leaves fp32 only for what passes "
-    "verification and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and activations, "
-    "int8-bf16 too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of convolutions alone, "
-    "int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in four bits; "
-    "fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto is fp16, "
-    "since nothing is timed without the GPU.",
+    "verification and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and "
+    "activations, int8-bf16 too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of "
+    "convolutions alone, int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in "
+    "four bits; fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto is "
+    "fp16, since nothing is timed without the GPU.",
 )
 @click.option(
     "--height",
