@@ -80,8 +80,8 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     "verification and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and "
     "activations, int8-bf16 too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of "
     "convolutions alone, int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in "
-    "four bits; fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto is "
-    "fp16, since nothing is timed without the GPU.",
+    "four bits; fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto "
+    "is fp16, since nothing is timed without the GPU.",
 )
 @click.option(
     "--height",
