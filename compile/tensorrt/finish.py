@@ -8,7 +8,7 @@ from mezzotint.compile.folders import check_output, link, publish, unfinished_fo
 from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.tensorrt import plan
-from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan
+from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan, check_target
 from mezzotint.engines.bundle import check_files, file_digest
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, Precision, read_manifest
@@ -16,6 +16,7 @@ from mezzotint.engines.tensorrt_flavour import RTX, find_flavour
 from mezzotint.engines.variants import stem, title
 
 _ONNX = "onnxruntime"
+_FIRST_FP8 = 8.9
 
 
 def finish(bundle: Path, output: Path, options: PlanOptions, cache: Path, tell: Report) -> Path:
@@ -33,6 +34,7 @@ def finish(bundle: Path, output: Path, options: PlanOptions, cache: Path, tell: 
         CompileError: an engine cannot be built.
     """
     check_output(output)
+    check_target(options)
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
     for entry in manifest.engines:
@@ -42,7 +44,7 @@ def finish(bundle: Path, output: Path, options: PlanOptions, cache: Path, tell: 
                 "the bundle with `mezzotint compile --backend tensorrt --onnx-only`"
             )
     flavour, _ = find_flavour(options.flavour)
-    for sentence in undocumented(manifest, flavour):
+    for sentence in undocumented(manifest, flavour, options.compute_capability):
         tell(StageEvent("plan", Status.NOTE, sentence))
     stages = Stages(cache, tell)
     folder = unfinished_folder(output)
@@ -58,13 +60,18 @@ def finish(bundle: Path, output: Path, options: PlanOptions, cache: Path, tell: 
     return output
 
 
-def undocumented(manifest: Manifest, flavour: str) -> Iterator[str]:
-    """Yield a sentence for each engine whose precision NVIDIA does not say that the flavour runs."""
+def undocumented(manifest: Manifest, flavour: str, compute_capability: str) -> Iterator[str]:
+    """Yield a sentence for each engine whose precision NVIDIA does not say that the flavour or the GPU runs."""
     for entry in manifest.engines:
         if flavour == RTX and entry.precision in (Precision.INT8, Precision.INT8_HYBRID):
             yield (
                 f"{title(entry.component, entry.variant)}: NVIDIA documents int8 activations for tensorrt, not for "
                 "tensorrt_rtx, which may refuse the plan or run it in floats; int8-weights and fp16 are documented"
+            )
+        if entry.precision is Precision.FP8 and float(compute_capability) < _FIRST_FP8:
+            yield (
+                f"{title(entry.component, entry.variant)}: NVIDIA documents fp8 from compute capability {_FIRST_FP8} "
+                f"on, not for {compute_capability}; int8-weights and fp16 are documented"
             )
 
 

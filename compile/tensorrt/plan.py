@@ -5,6 +5,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ def check_target(options: PlanOptions) -> None:
     flavour, trt = find_flavour(options.flavour)
     if flavour == RTX:
         _capability(trt, options.compute_capability)
+    elif not re.fullmatch(r"\d+\.\d", options.compute_capability):
+        raise CompileError(
+            f"compute_capability={options.compute_capability}: must be NVIDIA's number of this GPU, such as 9.0"
+        )
 
 
 def profile_shapes(entry: EngineEntry) -> dict[str, tuple[Shape, Shape, Shape]]:

@@ -11,13 +11,14 @@ from mezzotint.cli.errors import run
 from mezzotint.compile.job import StageEvent, Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.compile.tensorrt.compiled import compile_plans
-from mezzotint.compile.tensorrt.finish import finish
+from mezzotint.compile.tensorrt.finish import finish, undocumented
 from mezzotint.compile.tensorrt.plan import PlanOptions
 from mezzotint.engines.bundle import check_files
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import Component, Precision, read_manifest
 from tests.compile.jobs import job
 from tests.conftest import CACHE, EMOJI
+from tests.fake_manifest import fake_manifest
 
 # torch and diffusers warn of their own insides
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -71,6 +72,24 @@ def test_an_onnx_bundle_is_finished_without_torch_into_the_same_plans(sd15_check
     assert read_manifest(at_once).engines == read_manifest(tmp_path / "plans").engines
     with pytest.raises(BundleError, match="is built for tensorrt, expected ONNX"):
         finish(tmp_path / "plans", tmp_path / "again", ADA, CACHE, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("precision", "flavour", "capability", "words"),
+    [
+        (Precision.INT8, "tensorrt_rtx", "8.9", "int8 activations for tensorrt, not for tensorrt_rtx"),
+        (Precision.INT8, "tensorrt", "9.0", ""),
+        (Precision.FP8, "tensorrt_rtx", "8.6", "fp8 from compute capability 8.9 on, not for 8.6"),
+        (Precision.FP8, "tensorrt_rtx", "12.0", ""),
+        (Precision.INT8_WEIGHTS, "tensorrt_rtx", "7.5", ""),
+    ],
+)
+def test_what_nvidia_does_not_document_is_said(precision: Precision, flavour: str, capability: str, words: str) -> None:
+    manifest = fake_manifest()
+    unet = manifest.engine(Component.UNET).model_copy(update={"precision": precision})
+    sentences = list(undocumented(manifest.model_copy(update={"engines": (unet,)}), flavour, capability))
+    assert len(sentences) == bool(words)
+    assert words in "".join(sentences)
 
 
 @pytest.mark.parametrize(
