@@ -239,7 +239,7 @@ def test_bf16_is_refused_for_onnxruntime(precision: Precision, source: Path, tmp
 
 
 def test_an_unknown_backend_is_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="backend 'tpu': there are precision passes for .*, tensorrt only"):
+    with pytest.raises(CompileError, match=r"backend 'tpu': there are precision passes for .*, tensorrt only"):
         derive(source, tmp_path / "unet.onnx", Precision.FP32, "tpu")
 
 
