@@ -40,10 +40,10 @@ def precisions(job: CompileJob, component: Component) -> list[Precision]:
     asked = job.precision.get(component, _DEFAULT.get(component, job.precision.get("", AUTO)))
     if asked != AUTO:
         return [_for(component, Precision(asked))]
-    if component is Component.VAE_ENCODER:
-        return [Precision.FP32]  # nothing calls it often enough to be worth a timing
     if job.backend != job.runs_on:
         return [Precision.FP16]  # nothing can be timed without the GPU
+    if component is Component.VAE_ENCODER:
+        return [Precision.FP32]  # nothing calls it often enough to be worth a timing
     found = get_backend(job.backend).precisions(job.device)
     return [value for value in found if value not in _TO_ORDER and component in _ONLY_FOR.get(value, tuple(Component))]
 
