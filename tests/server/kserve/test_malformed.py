@@ -17,7 +17,12 @@ from mezzotint.server.kserve.wire import arrays_of
 from tests.server.kserve.conftest import Triton
 
 NO_MEMORY = Regions(is_open=False, max_bytes=1000)
-REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
+REFUSALS = {
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "DEADLINE_EXCEEDED",
+}  # the last of a timeout of 2 µs
 KINDS = ("BYTES", "INT32", "INT64", "UINT8", "FP32", "FP16", "BOOL", "", "INT32\n")
 
 
