@@ -15,18 +15,25 @@ def plot_distributions(panels: Mapping[str, Mapping[str, tuple[Floats, Floats]]]
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(5 * len(panels), 5), layout="constrained", squeeze=False, sharey=True
+        rows, columns, figsize=(5 * columns, 4.5 * rows), layout="constrained", squeeze=False, sharey=True
     )
-    for axes, (title, ways) in zip(all_axes.flat, panels.items(), strict=True):
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, ways) in zip(all_axes.flat, panels.items(), strict=False):
         for i, (name, (real, simulated)) in enumerate(ways.items()):
             share = np.arange(1, len(real) + 1) / len(real)
             axes.step(np.sort(real), share, where="post", color=f"C{i}", label=name)
             axes.step(np.sort(simulated), share, where="post", color=f"C{i}", linestyle=":", lw=1)
         axes.set(title=f"load {title}", xlabel="seconds", xscale="log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
-    all_axes[0, 0].set_ylabel("share of pictures that are there")
-    all_axes[0, -1].legend(fontsize=8)
+    for axes in all_axes[:, 0]:
+        axes.set_ylabel("share of pictures that are there")
+    all_axes[0, 0].legend(fontsize=8)
     figure.suptitle("Latency of each way on the same engines; dotted: simulated")
     figure.savefig(path, dpi=110)
     plt.close(figure)
