@@ -136,11 +136,14 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_documented_option_exists() -> None:
-    from benchmarks.peers.__main__ import command_line
+    from benchmarks.load import real
+    from benchmarks.peers import __main__ as peers
     from mezzotint.cli import cli
 
     context = cli.make_context("mezzotint", [], resilient_parsing=True)
-    options = {"--help", "--extra-index-url", *re.findall(r"--[a-z]+", command_line().format_help())}
+    options = {"--help", "--extra-index-url"}
+    for benchmark in (peers, real):
+        options |= set(re.findall(r"--[a-z]+", benchmark.command_line().format_help()))
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
