@@ -1,16 +1,15 @@
 """Bundles come and go while others are served: loaded, swapped, unloaded, evicted, woken, and loaded again.
 
-Owns the tasks and the one lock of loading; which state follows which is ``catalog.py``'s. Knows no wire. One bundle is
+Owns the one lock of loading; which state follows which is ``catalog.py``'s. Knows no wire. One bundle is
 loaded at a time, since that takes all cores, and so that two loads of one name follow each other.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from mezzotint.engines.bundle import Loading
 from mezzotint.engines.errors import BundleError, LoadingOff, MezzotintError, OverMemoryBudget, Unavailable
@@ -19,10 +18,9 @@ from mezzotint.server.health import Failures
 from mezzotint.server.loading import Loader
 from mezzotint.server.repository import ModelRepository
 from mezzotint.server.room import choose_victims, room_in_ms
+from mezzotint.server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _POLL_SECONDS = 0.02
 _MAX_WAITING = 256  # requests for one bundle that is being loaded; each holds its message
@@ -66,9 +64,9 @@ class Lifecycle:
         self._max_failures = max_failures
         self._on_change = on_change
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._waking: dict[Version, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = Tasks()
         self._closing = False
 
     @property
@@ -92,7 +90,7 @@ class Lifecycle:
                 raise Unavailable(f"model {version.name}: {_MAX_WAITING} requests wait until it is loaded; try later")
             if version.state is State.EVICTED:
                 version.state = State.WAKING
-                self._waking[version] = self._begin(self._wake(version))
+                self._waking[version] = self._tasks.begin(self._wake(version))
             version.num_waiting += 1
             try:
                 await asyncio.shield(self._waking[version])
@@ -124,7 +122,7 @@ class Lifecycle:
             Unavailable: the server is stopping.
         """
         folder = await asyncio.to_thread(self._repository.find, folder_name)
-        return await asyncio.shield(self._begin(self._load(folder)))
+        return await asyncio.shield(self._tasks.begin(self._load(folder)))
 
     async def unload(self, name: str) -> None:
         """Take a model out, and return when it has finished what it accepted and its memory is given back.
@@ -135,7 +133,7 @@ class Lifecycle:
             ModelNotFound: there is none of that name.
         """
         self._repository.check_open()
-        await asyncio.shield(self._begin(self._unload(name)))
+        await asyncio.shield(self._tasks.begin(self._unload(name)))
 
     async def close(self, drain_seconds: float) -> bool:
         """Finish what was accepted for so long, end the rest, and free everything; returns whether all was finished."""
@@ -144,7 +142,8 @@ class Lifecycle:
         drained = await asyncio.gather(*(asyncio.to_thread(core.drain, drain_seconds) for core in cores))
         for version in versions:
             await self._free(version, State.UNLOADING)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.all()
+        await self._leaving.all()
         return all(drained)
 
     # Tasks, which outlive those who asked for them
@@ -164,7 +163,7 @@ class Lifecycle:
 
     async def _unload(self, name: str) -> None:
         async with self._lock:
-            leaving = self._retire(self.catalog.unload(name))
+            leaving = self._leaving.begin(self._leave(self.catalog.unload(name)))
         await self._on_change()
         await leaving
 
@@ -179,7 +178,7 @@ class Lifecycle:
 
     def _unhealthy(self, version: Version, failures: Failures) -> None:
         if version.failures is failures and version.state is State.READY:  # else it is on its way out
-            self._begin(self._reload(version, failures))
+            self._tasks.begin(self._reload(version, failures))
 
     async def _reload(self, version: Version, failures: Failures) -> None:
         """Close a version whose engine fails and load it again; but only once between two pictures that it makes."""
@@ -235,7 +234,7 @@ class Lifecycle:
                     logger.info("model %s: evicted to make room for %s", version.name, bundle.manifest.name)
                     await self._free(version, State.EVICTED, "its memory was needed; the next request loads it again")
             elif self._leaving and choose_victims(missing, [*idle, *self.catalog.leaving]) is not None:
-                await asyncio.wait(self._leaving, return_when=asyncio.FIRST_COMPLETED)
+                await self._leaving.first()
             elif not self._shrink_replaced(bundle.manifest.name, missing):
                 error = loader.refusal(bundle, sum(version.held_bytes for version in idle))
                 others = [version for version in self.catalog.versions if version.name != bundle.manifest.name]
@@ -273,7 +272,7 @@ class Lifecycle:
             await self._free(version, State.UNLOADING)
             raise _stopping()
         if replaced is not None:
-            self._retire(replaced)
+            self._leaving.begin(self._leave(replaced))
         seconds = time.monotonic() - began
         logger.info("model %s, version %s: loaded in %.1f s", version.name, version.digest[:12], seconds)
         await self._on_change()
@@ -286,23 +285,6 @@ class Lifecycle:
             await asyncio.to_thread(core.close, *filter(None, [reason]))
         if loading is not None and self._loader is not None:
             await asyncio.to_thread(self._loader.release, loading)
-
-    def _retire(self, version: Version) -> asyncio.Task[None]:
-        task = self._begin(self._leave(version))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        return task
-
-    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waits for it hears; where nobody does any more, it is in the log
 
     def _open_loader(self) -> Loader:
         """Return the loader. Raises Unavailable where the server is stopping, and LoadingOff where it has none."""
