@@ -105,8 +105,8 @@ def test_a_folder_of_something_else_is_not_overwritten(sd15_checkpoint: Path, tm
 
 
 def test_an_unknown_precision_is_one_sentence(sd15_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="precision='fp8': must be one of auto, fp32"):
-        compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "fp8"}), lambda _: None)
+    with pytest.raises(CompileError, match="precision='fp7': must be one of auto, fp32"):
+        compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "fp7"}), lambda _: None)
 
 
 def test_a_damaged_stage_is_built_again(sd15_checkpoint: Path, tmp_path: Path) -> None:
