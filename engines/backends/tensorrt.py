@@ -162,7 +162,7 @@ class TensorRTBackend:
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Return the precisions that plans are built in, whatever the GPU: a plan's own graph says which it has."""
-        return (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8, Precision.INT8_WEIGHTS)
+        return tuple(p for p in Precision if p not in (Precision.BF16, Precision.INT8_BF16, Precision.INT4_WEIGHTS))
 
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> TensorRTEngine:
         """Load one plan. Raises BundleError where it is another runtime's, DeviceNotFound where there is no GPU."""
