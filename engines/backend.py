@@ -122,8 +122,8 @@ class Backend(Protocol):
     name: str
     packs_each_shape: bool
 
-    def version(self) -> str:
-        """The version of the runtime that is installed."""
+    def version(self, flavour: str = "") -> str:
+        """The version of the runtime that is installed, of a flavour of it where it has several. Raises BundleError."""
         ...
 
     def devices(self) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from mezzotint.engines.backend import Backend
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import EngineEntry
-from mezzotint.engines.tensorrt_flavour import find_flavour
+from mezzotint.engines.tensorrt_flavour import FLAVOURS
 
 _LIBRARIES = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
-    "tensorrt": ("tensorrt_rtx", "tensorrt"),  # one API; either will do
+    "tensorrt": FLAVOURS,  # one API; either will do
 }
 _EXTRA = {"openvino": "serve", "onnxruntime": "ort", "tensorrt": "tensorrt"}
 
@@ -38,9 +38,7 @@ def get_backend(name: str) -> Backend:
 
 def installed_version(entry: EngineEntry) -> str:
     """Return the installed version of what an engine was built for. Raises BundleError where that is not installed."""
-    if entry.flavour:
-        return str(find_flavour(entry.flavour)[1].__version__)
-    return get_backend(entry.backend).version()
+    return get_backend(entry.backend).version(entry.flavour)
 
 
 def check_runtime(bundle: str, entry: EngineEntry) -> None:

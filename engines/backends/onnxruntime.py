@@ -90,8 +90,8 @@ class ONNXRuntimeBackend:
     name = "onnxruntime"
     packs_each_shape = False
 
-    def version(self) -> str:
-        """Return ONNX Runtime's release."""
+    def version(self, flavour: str = "") -> str:
+        """Return ONNX Runtime's release; it has no flavours."""
         return str(ort.__version__)
 
     def devices(self) -> tuple[str, ...]:

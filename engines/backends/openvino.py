@@ -166,8 +166,8 @@ class OpenVINOBackend:
     def __init__(self) -> None:
         self._core = ov.Core()
 
-    def version(self) -> str:
-        """Return OpenVINO's release, without the build number."""
+    def version(self, flavour: str = "") -> str:
+        """Return OpenVINO's release, without the build number; it has no flavours."""
         return str(ov.__version__).split("-")[0]
 
     def devices(self) -> tuple[str, ...]:

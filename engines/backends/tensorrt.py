@@ -152,9 +152,9 @@ class TensorRTBackend:
     name = "tensorrt"
     packs_each_shape = False
 
-    def version(self) -> str:
-        """Return the version of the flavour that is installed. Raises BundleError."""
-        return str(find_flavour()[1].__version__)
+    def version(self, flavour: str = "") -> str:
+        """Return the version of a flavour, by default of the first that is installed. Raises BundleError."""
+        return str(find_flavour(flavour)[1].__version__)
 
     def devices(self) -> tuple[str, ...]:
         """Return the GPUs that there are."""
