@@ -5,6 +5,7 @@ from typing import Any
 
 from mezzotint.compile.job import AUTO, CompileJob
 from mezzotint.compile.measure import host, times_in_pairs
+from mezzotint.compile.precision import check_backend
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError
@@ -26,13 +27,15 @@ _TO_ORDER = {Precision.INT8_HYBRID, Precision.INT4_WEIGHTS}  # what auto leaves 
 
 
 def check_precisions(job: CompileJob) -> None:
-    """Refuse what no component or precision is called. Raises CompileError."""
+    """Refuse what no component or precision is called, and what the backend cannot run. Raises CompileError."""
     allowed = [AUTO, *Precision]
     for component, value in job.precision.items():
         if component and component not in set(Component):
             raise CompileError(f"precision: {component!r} is no component; use {', '.join(Component)}")
         if value not in allowed:
             raise CompileError(f"precision={value!r}: must be one of {', '.join(allowed)}")
+        if value != AUTO:
+            check_backend(Precision(value), job.backend)
 
 
 def precisions(job: CompileJob, component: Component) -> list[Precision]:

@@ -56,6 +56,22 @@ class PrecisionStats:
     converted_share: float
 
 
+def check_backend(precision: Precision, backend: str) -> None:
+    """Refuse what a backend cannot run. Raises CompileError."""
+    if backend not in _BACKENDS:
+        raise CompileError(f"backend {backend!r}: there are precision passes for {', '.join(_BACKENDS)} only")
+    if precision in (Precision.BF16, Precision.INT8_BF16) and backend == "onnxruntime":
+        raise CompileError(
+            f"precision {precision}: onnxruntime's CPU provider has no bfloat16 kernels; use fp32, fp16 or int8"
+        )
+    if backend == "tensorrt" and precision not in _TENSORRT:
+        raise CompileError(
+            f"precision {precision}: tensorrt is built for {', '.join(_TENSORRT)} here; use one of these"
+        )
+    if precision is Precision.FP8 and backend != "tensorrt":
+        raise CompileError(f"precision fp8: {backend} has no kernels for eight-bit floats; use int8, or tensorrt")
+
+
 def derive(
     source: Path,
     target: Path,
@@ -75,18 +91,7 @@ def derive(
     Raises:
         CompileError: the backend cannot run this precision, or the source cannot be read.
     """
-    if backend not in _BACKENDS:
-        raise CompileError(f"backend {backend!r}: there are precision passes for {', '.join(_BACKENDS)} only")
-    if precision in (Precision.BF16, Precision.INT8_BF16) and backend == "onnxruntime":
-        raise CompileError(
-            f"precision {precision}: onnxruntime's CPU provider has no bfloat16 kernels; use fp32, fp16 or int8"
-        )
-    if backend == "tensorrt" and precision not in _TENSORRT:
-        raise CompileError(
-            f"precision {precision}: tensorrt is built for {', '.join(_TENSORRT)} here; use one of these"
-        )
-    if precision is Precision.FP8 and backend != "tensorrt":
-        raise CompileError(f"precision fp8: {backend} has no kernels for eight-bit floats; use int8, or tensorrt")
+    check_backend(precision, backend)
     if source.resolve() == target.resolve():
         raise CompileError(f"{target}: is the export itself; write the {precision} model to another file")
     model = _read(source)

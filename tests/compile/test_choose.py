@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.compile.choose import precisions
+from mezzotint.compile.choose import check_precisions, precisions
 from mezzotint.compile.job import CompileJob
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import Component, Precision
 
 
@@ -37,3 +38,11 @@ def test_a_safety_checker_is_coarser_than_fp32_only_where_it_is_named() -> None:
     asked = job("openvino", {"": "bf16", "safety_checker": "int8"})
     assert precisions(asked, Component.SAFETY_CHECKER) == [Precision.INT8_WEIGHTS]
     assert len(precisions(job("openvino", {"": "fp32", "safety_checker": "auto"}), Component.SAFETY_CHECKER)) > 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("openvino", "fp8"), ("onnxruntime", "bf16"), ("tensorrt", "int4-weights")]
+)
+def test_what_a_backend_cannot_run_is_refused_before_any_work(backend: str, precision: str) -> None:
+    with pytest.raises(CompileError, match=f"precision {precision}: {backend}"):
+        check_precisions(job(backend, {"": precision}))
