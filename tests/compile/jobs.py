@@ -9,9 +9,9 @@ from tests.conftest import CACHE, CALIBRATION_PROMPTS
 
 
 def job(source: Path, output: Path, **changes: Any) -> CompileJob:
-    """Return a job at fp32 with one prompt and two rows, as ``tests.conftest.SMALL``, but for ``changes``."""
+    """Return a job at fp32, of one prompt, two rows and one decoder, as ``tests.conftest.SMALL``; but ``changes``."""
     usual: dict[str, Any] = {"cache": CACHE, "precision": {"": "fp32"}, "max_rows": 2, "prompts": ("a cat",)}
-    usual["calibration_prompts"] = CALIBRATION_PROMPTS
+    usual |= {"calibration_prompts": CALIBRATION_PROMPTS, "decoder_parts": 1}
     return CompileJob(source=str(source), output=output, **usual | changes)
 
 
