@@ -112,3 +112,11 @@ class CompileError(MezzotintError):
 
 class VerifyError(CompileError):
     """A built engine strays from the reference beyond its tolerance; the bundle was not written."""
+
+
+class TrainError(MezzotintError):
+    """A training run cannot start or go on: its pictures, its model, its machine or its loss."""
+
+
+class TrainConfigError(TrainError):
+    """An option of a training run is unknown, or its value cannot be used."""

@@ -46,6 +46,8 @@ def test_every_error_is_one_sentence_and_a_code(
         (errors.CheckpointError, 3),
         (errors.CompileError, 4),
         (errors.VerifyError, 4),
+        (errors.TrainConfigError, 2),
+        (errors.TrainError, 4),
         (errors.Unavailable, 5),
         (errors.DeadlineExpired, 5),
     ],

@@ -26,6 +26,8 @@ EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
         errors.CredentialsError: 3,
         errors.DeviceNotFound: 3,
         errors.CompileError: 4,
+        errors.TrainConfigError: 2,
+        errors.TrainError: 4,
         errors.Unauthenticated: 5,
         errors.QueueFull: 5,
         errors.DeadlineExpired: 5,

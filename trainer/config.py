@@ -1,0 +1,295 @@
+"""What a run is told: every option, with the names and defaults of diffusers' ``train_dreambooth`` where it has them.
+
+The command line, a YAML file and a model's own recipe are layers of one mapping; the whole of it is saved with the run.
+Imports nothing heavy, since the command's ``--help`` is made of it.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from mezzotint.engines.errors import TrainConfigError
+
+CONFIG = "config.yaml"
+"""The name of a run's own configuration in its folder."""
+
+RECIPE = "dreambooth.yaml"
+"""The name of a model's own defaults in its folder."""
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Concept(_Strict):
+    """One thing to learn, and the class that it is one of."""
+
+    instance_data_dir: Path
+    instance_prompt: str = ""
+    class_data_dir: Path | None = None
+    class_prompt: str = ""
+
+
+class TrainConfig(_Strict):
+    """All options of a run; a field's description is its line in ``--help``."""
+
+    # What is learned
+    instance_data_dir: Path | None = Field(None, description="The folder with pictures of the subject; 3 to 10 do.")
+    instance_prompt: str = Field(
+        "", description="What those pictures show, with a rare word for the subject, such as `a photo of a sks cat`."
+    )
+    class_data_dir: Path | None = Field(
+        None,
+        description="A folder of class pictures that is filled up and used again. [default: in the user's cache "
+        "folder, by model and prompt]",
+    )
+    class_prompt: str = Field(
+        "",
+        description="What a picture of the subject's class is, such as `a photo of a cat`. Given, the model is held "
+        "to what it painted for it before.",
+    )
+    identifier: str = Field(
+        "",
+        description="The word that stands for the subject. [default: what the instance prompt has and the class "
+        "prompt has not]",
+    )
+    concepts: tuple[Concept, ...] = Field(
+        (), description="In a file: several things to learn at once, each with the four fields above."
+    )
+    captions: Literal["prompt", "filename", "txt"] = Field(
+        "prompt",
+        description="Where a picture's caption comes from: the prompt, for all alike; its file's name; or a .txt file "
+        "beside it.",
+    )
+    with_prior_preservation: bool = Field(
+        False,
+        description="Train on class pictures beside the subject's, so that the class stays what it was. [default: "
+        "with a class prompt]",
+    )
+    prior_loss_weight: NonNegativeFloat = Field(
+        1.0, description="How much a class picture counts beside one of the subject."
+    )
+    num_class_images: PositiveInt = Field(
+        100, description="Class pictures to have; those that are missing are painted by the model itself."
+    )
+    sample_batch_size: PositiveInt = Field(4, description="Class pictures that are painted at once.")
+
+    # Pictures
+    resolution: PositiveInt = Field(
+        512, description="The pictures' side in pixels; others are resized and cropped. [default: the model's own]"
+    )
+    center_crop: bool = Field(False, description="Crop the middle of a picture and not a random part.")
+    random_flip: bool = Field(False, description="Mirror every second picture; not for what has a left and a right.")
+    repeats: PositiveInt = Field(1, description="How often an epoch shows each picture of the subject.")
+    cache_latents: bool = Field(
+        True, description="Encode pictures once and not at each step, where crops and flips leave them the same."
+    )
+    pre_compute_text_embeddings: bool = Field(
+        False, description="Encode captions once. [default: where the text encoder is not trained]"
+    )
+    dataloader_num_workers: NonNegativeInt = Field(0, description="Processes that read pictures beside the training.")
+
+    # How long, and what of the model
+    output_dir: Path = Field(Path("dreambooth-model"), description="The run's folder.")
+    seed: NonNegativeInt = Field(0, description="All that is drawn at random follows from it.")
+    train_text_encoder: bool = Field(False, description="Train the text encoder too; learns faster, forgets faster.")
+    lora_rank: NonNegativeInt = Field(0, description="Train low-rank matrices of this rank; 0 trains the weights.")
+    lora_alpha: PositiveFloat = Field(4.0, description="The matrices count by this over their rank.")
+    lora_dropout: Fraction = Field(0.0, description="The share of their inputs that is dropped in training.")
+    lora_layers: tuple[str, ...] = Field(
+        (), description="The ends of the UNet's layer names that get matrices. [default: its attentions' four]"
+    )
+    train_batch_size: PositiveInt = Field(4, description="Pictures of the subject in a batch, on each device.")
+    num_train_epochs: PositiveInt = Field(1, description="How often every picture is shown.")
+    max_train_steps: PositiveInt | None = Field(None, description="Steps of the optimizer; goes before the epochs.")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="Batches that make one step; a large batch on a small device."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again on the way back: a third slower, much less memory."
+    )
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
+        "no", description="What a GPU computes in; weights stay float32. On most CPUs `no` is by far the fastest."
+    )
+    allow_tf32: bool = Field(False, description="Let NVIDIA GPUs round float32 products to TF32; faster.")
+
+    # Optimizer and loss
+    optimizer: Literal["adamw", "adamw-8bit", "prodigy", "adafactor"] = Field(
+        "adamw",
+        description="adamw-8bit takes a quarter of the memory for its state (NVIDIA GPUs, bitsandbytes); prodigy finds "
+        "its own rate (--learning-rate 1); adafactor keeps least.",
+    )
+    learning_rate: PositiveFloat = Field(
+        5e-6, description="The rate after warm-up; for LoRA about 1e-4, for Prodigy 1."
+    )
+    text_encoder_lr: PositiveFloat | None = Field(None, description="The text encoder's own. [default: the same]")
+    scale_lr: bool = Field(False, description="Multiply the rate by devices, accumulation and batch size.")
+    lr_scheduler: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = Field("constant", description="How the rate goes over the run.")
+    lr_warmup_steps: NonNegativeInt = Field(500, description="Steps in which it rises from 0; not with `constant`.")
+    lr_num_cycles: PositiveInt = Field(1, description="Restarts of cosine_with_restarts.")
+    lr_power: PositiveFloat = Field(1.0, description="The power of polynomial.")
+    adam_beta1: Fraction = Field(0.9, description="Decay of the gradients' mean (Adam, Prodigy).")
+    adam_beta2: Fraction = Field(0.999, description="Decay of the mean of their squares (Adam, Prodigy).")
+    adam_weight_decay: NonNegativeFloat = Field(1e-2, description="Decoupled weight decay, of any optimizer.")
+    adam_epsilon: PositiveFloat = Field(1e-8, description="Added to the root of that mean (Adam, Prodigy).")
+    max_grad_norm: NonNegativeFloat = Field(1.0, description="Longer gradients are cut to this norm; 0 cuts none.")
+    snr_gamma: PositiveFloat | None = Field(
+        None, description="Weigh timesteps by min(SNR, gamma), for even progress over them; 5 is usual. [default: off]"
+    )
+    offset_noise: bool = Field(False, description="Shift each channel's noise, for very dark or bright pictures.")
+    ema_decay: Fraction = Field(
+        0.0, description="Keep a moving average of the weights and give that; 0.999 for some 1,000 steps, 0 is off."
+    )
+
+    # What is kept and shown on the way
+    checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints, from which a run goes on.")
+    checkpoints_total_limit: PositiveInt | None = Field(
+        None, description="Checkpoints to keep; the oldest go first. [default: all]"
+    )
+    resume_from_checkpoint: str | None = Field(
+        None, description="Go on from a checkpoint's folder, or from the run's last one with `latest`."
+    )
+    validation_prompt: str = Field("", description="A prompt that is painted on the way.")
+    num_validation_images: PositiveInt = Field(4, description="Pictures of it.")
+    validation_steps: PositiveInt = Field(
+        100, description="Steps between those pictures, and between measures of the loss on fixed noise."
+    )
+    report_to: Literal["tensorboard", "wandb", "all", "none"] = Field(
+        "tensorboard", description="Who gets losses and pictures; W&B works offline too (WANDB_MODE=offline)."
+    )
+
+    # Where it runs, in Lightning's words
+    accelerator: str = Field("auto", description="cpu, gpu or what else Lightning knows.")
+    devices: int | str = Field("auto", description="How many of them, or which.")
+    num_nodes: PositiveInt = Field(1, description="Machines.")
+    strategy: str = Field("auto", description="How they share the work: ddp, or fsdp for models too large for one.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Decide what follows from other fields, so that a saved run says it."""
+        if not isinstance(values, Mapping):
+            return values
+        concepts = values.get("concepts") or ()
+        has_class = any(c.get("class_prompt") for c in (values, *concepts) if isinstance(c, Mapping))
+        has_class = has_class or any(c.class_prompt for c in concepts if isinstance(c, Concept))
+        return {
+            "with_prior_preservation": has_class,
+            "pre_compute_text_embeddings": not values.get("train_text_encoder", False),
+            **values,
+        }
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if bool(self.concepts) == (self.instance_data_dir is not None):
+            raise ValueError("instance_data_dir: give it, or `concepts` in a file, and not both")
+        for concept in self.all_concepts:
+            if self.captions == "prompt" and not concept.instance_prompt.strip():
+                raise ValueError(
+                    "instance_prompt: give one, such as `a photo of a sks cat`, or captions of each picture"
+                )
+            if self.with_prior_preservation and not concept.class_prompt.strip():
+                raise ValueError("class_prompt: give one, such as `a photo of a cat`, or no prior preservation")
+        if self.train_text_encoder and self.pre_compute_text_embeddings:
+            raise ValueError("pre_compute_text_embeddings: not with train_text_encoder, whose outputs change")
+        return self
+
+    @property
+    def all_concepts(self) -> tuple[Concept, ...]:
+        """What is learned: ``concepts``, or the one of the flat fields."""
+        if self.instance_data_dir is None:
+            return self.concepts
+        return (
+            Concept(
+                instance_data_dir=self.instance_data_dir,
+                instance_prompt=self.instance_prompt,
+                class_data_dir=self.class_data_dir,
+                class_prompt=self.class_prompt,
+            ),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write every option as YAML that ``load_config`` reads."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration of layers of values, of which later ones go before earlier ones.
+
+    Raises:
+        TrainConfigError: a value is none of its field, or values do not fit together; one sentence names all of them.
+    """
+    values = {name: value for layer in layers for name, value in layer.items()}
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise TrainConfigError("; ".join(_problem(dict(found)) for found in error.errors())) from None
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the values of a YAML file by field.
+
+    Raises:
+        TrainConfigError: it cannot be read, is no mapping, or has a key that is no field.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise TrainConfigError(f"{path}: cannot be read ({reason}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainConfigError(f"{path}: is not YAML in UTF-8 ({reason}); mend it") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise TrainConfigError(f"{path}: must be a list of `option: value`, one a line")
+    named = {str(key).replace("-", "_"): value for key, value in values.items()}
+    unknown = [f"{key}: is no option{_meant(key)}" for key in named if key not in TrainConfig.model_fields]
+    if unknown:
+        raise TrainConfigError(f"{path}: {'; '.join(unknown)}")
+    return named
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Return the configuration of a YAML file, such as a run's own. Raises TrainConfigError."""
+    try:
+        return make_config(read_values(path))
+    except TrainConfigError as error:
+        raise error if str(error).startswith(str(path)) else TrainConfigError(f"{path}: {error}") from None
+
+
+def _meant(key: str) -> str:
+    model = Concept if key.startswith("concepts.") else TrainConfig
+    close = difflib.get_close_matches(key.rpartition(".")[2], model.model_fields, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _problem(found: Mapping[str, Any]) -> str:
+    """Return what is wrong with a field, in words."""
+    where = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        return f"{where}: is no option{_meant(where)}"
+    if found["type"] == "value_error":
+        return str(found["ctx"]["error"])
+    reason = str(found["msg"])
+    return f"{where}={found['input']!r}: {reason[:1].lower()}{reason[1:]}"
