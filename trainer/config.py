@@ -49,7 +49,11 @@ class Concept(_Strict):
 class TrainConfig(_Strict):
     """All options of a run; a field's description is its line in ``--help``."""
 
-    # What is learned
+    # What is learned, and by what
+    pretrained_model_name_or_path: str = Field("", description="The model to start from; the command's BASE.")
+    base_config: Path | None = Field(
+        None, description="A diffusers folder with the configs of a single file that is neither SD 1.5 nor 2.1."
+    )
     instance_data_dir: Path | None = Field(None, description="The folder with pictures of the subject; 3 to 10 do.")
     instance_prompt: str = Field(
         "", description="What those pictures show, with a rare word for the subject, such as `a photo of a sks cat`."
@@ -89,6 +93,8 @@ class TrainConfig(_Strict):
         100, description="Class pictures to have; those that are missing are painted by the model itself."
     )
     sample_batch_size: PositiveInt = Field(4, description="Class pictures that are painted at once.")
+    sample_steps: PositiveInt = Field(50, description="Denoising steps of class pictures and of pictures on the way.")
+    sample_guidance: NonNegativeFloat = Field(7.5, description="Their guidance scale.")
 
     # Pictures
     resolution: PositiveInt = Field(
@@ -208,6 +214,8 @@ class TrainConfig(_Strict):
                 )
             if self.with_prior_preservation and not concept.class_prompt.strip():
                 raise ValueError("class_prompt: give one, such as `a photo of a cat`, or no prior preservation")
+        if self.optimizer == "prodigy" and self.text_encoder_lr not in (None, self.learning_rate):
+            raise ValueError("text_encoder_lr: not with prodigy, which finds one rate for all")
         if self.train_text_encoder and self.pre_compute_text_embeddings:
             raise ValueError("pre_compute_text_embeddings: not with train_text_encoder, whose outputs change")
         return self
