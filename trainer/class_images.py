@@ -1,0 +1,127 @@
+"""Pictures of the class, which the base model paints itself: what prior preservation holds it to.
+
+Prompt and seeds are fixed and an index beside them says of which model they are, so a second run paints none, a killed
+one goes on, and another model's are painted anew. A user's own pictures in the folder count and are never touched.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from mezzotint.engines.bundle import cache_folder
+from mezzotint.engines.errors import TrainError
+from mezzotint.engines.picture import encode_picture
+from mezzotint.trainer.atomic import write_file
+from mezzotint.trainer.pictures import find_pictures, list_pictures, shown
+
+INDEX = "class-images.json"
+_OURS = re.compile(r"class-\d{5}\.png")
+_FORMAT = 1
+
+Painter: TypeAlias = Callable[[Sequence[str], Sequence[int]], list[npt.NDArray[np.uint8]]]
+"""Paints a picture, uint8 [height, width, 3], of each prompt with its seed."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Hears how many pictures are there, and how many there will be."""
+
+
+def class_folder(given: Path | None, digest: str, prompt: str) -> Path:
+    """Return where class pictures live: the folder ``given``, or one of that model and prompt in the user's cache."""
+    if given is not None:
+        return given
+    key = hashlib.sha256(json.dumps([digest, prompt]).encode()).hexdigest()[:16]
+    return cache_folder() / "class-images" / key
+
+
+def class_pictures(folder: Path, count: int) -> list[Path]:
+    """Return the first ``count`` class pictures of a folder: the user's own, then those painted.
+
+    Raises:
+        TrainError: there are fewer.
+    """
+    found = sorted(find_pictures(folder), key=lambda path: (_is_ours(path), path.name))
+    if len(found) < count:
+        raise TrainError(f"{shown(folder)}: holds {len(found)} class pictures, expected {count}; paint or add the rest")
+    return found[:count]
+
+
+def fill_class_images(
+    folder: Path,
+    prompt: str,
+    count: int,
+    painter: Painter,
+    digest: str,
+    *,
+    settings: Mapping[str, str | int | float] | None = None,
+    batch_size: int = 4,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Paint class pictures until the folder has ``count``; returns how many were painted.
+
+    Args:
+        folder: made where it is missing; other processes wait while one fills it.
+        prompt: what the class is called, such as ``a photo of a cat``.
+        count: how many there are to be, a user's own among them.
+        painter: makes them; not called where nothing is missing.
+        digest: the model's that paints.
+        settings: how it paints, in any words; pictures painted otherwise are painted anew.
+        batch_size: pictures asked of the painter at a time; a killed run loses at most so many.
+        progress: hears of each picture.
+
+    Raises:
+        TrainError: the disk is full or the folder cannot be written; what is there stays, and the next run goes on.
+    """
+    index = {"format": _FORMAT, "model": digest, "prompt": prompt, "settings": dict(settings or {})}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            _claim(folder, index)
+            missing = _missing_seeds(folder, count)
+            for start in range(0, len(missing), batch_size):
+                seeds = missing[start : start + batch_size]
+                for seed, pixels in zip(seeds, painter([prompt] * len(seeds), seeds), strict=True):
+                    write_file(_place(folder, seed), encode_picture(pixels))
+                progress(count - len(missing) + start + len(seeds), count)
+    except OSError as error:
+        done = len(list_pictures(folder)) if folder.is_dir() else 0
+        reason = (error.strerror or str(error)).lower()
+        raise TrainError(
+            f"{shown(folder)}: class pictures cannot be written ({reason}), {done} are there of {count} asked for; "
+            "make room and run again, it goes on from there"
+        ) from error
+    return len(missing)
+
+
+def _claim(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write the index, and remove pictures that were painted otherwise than it says."""
+    file = folder / INDEX
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        known = None
+    if known == index:
+        return
+    for path in folder.iterdir():
+        if _is_ours(path):
+            path.unlink()
+    write_file(file, json.dumps(index, indent=1).encode())
+
+
+def _missing_seeds(folder: Path, count: int) -> list[int]:
+    num_own = sum(not _is_ours(path) for path in list_pictures(folder))
+    return [seed for seed in range(count - num_own) if not _place(folder, seed).exists()]
+
+
+def _place(folder: Path, seed: int) -> Path:
+    return folder / f"class-{seed:05}.png"
+
+
+def _is_ours(path: Path) -> bool:
+    return bool(_OURS.fullmatch(path.name))

@@ -1,0 +1,140 @@
+"""Examples of a run by number: which pictures and captions, in which order, as the rows of a batch.
+
+Number n is the n-th example that the whole run sees, on whichever process and in whatever way batches are cut, and
+all that is drawn for it comes from (seed, n). So a resumed run, more processes and accumulation see the same data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.utils.data import Dataset
+
+from mezzotint.trainer.draws import generator
+from mezzotint.trainer.framing import Framing
+from mezzotint.trainer.pictures import read_picture
+
+CLASS_KEYS = 1 << 40
+"""A class row's key is its example's number plus this, so that an instance row draws the same without class rows."""
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture and what is said of it."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One example: an instance and, with prior preservation, a picture of its class."""
+
+    instance: Shot
+    prior: Shot | None
+
+
+def pair_up(instances: Sequence[Shot], priors: Sequence[Shot], repeats: int) -> list[Pair]:
+    """Return an epoch's examples of one concept: as many as the longer list has, the shorter one repeated.
+
+    As in diffusers' train_dreambooth. ``priors`` is empty without prior preservation.
+    """
+    count = max(len(instances) * repeats, len(priors))
+    return [Pair(instances[i % len(instances)], priors[i % len(priors)] if priors else None) for i in range(count)]
+
+
+class Views(Protocol):
+    """Where a picture's row of a batch comes from."""
+
+    @property
+    def name(self) -> str:
+        """The row's name in a batch."""
+        ...
+
+    def row(self, path: Path, key: int) -> torch.Tensor:
+        """Return the row of a picture for the key of an example."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Squares cut from the files each time: float32 [3, h, w] in −1…1."""
+
+    framing: Framing
+    seed: int
+    name: str = "pixels"
+
+    def row(self, path: Path, key: int) -> torch.Tensor:
+        """Return the square of a picture."""
+        return self.framing.square(read_picture(path), self.seed, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The VAE's moments of fixed squares, made before: float32 [2·channels, h/factor, w/factor]."""
+
+    framing: Framing
+    seed: int
+    cache: Mapping[Path, torch.Tensor]
+    name: str = "moments"
+
+    def row(self, path: Path, key: int) -> torch.Tensor:
+        """Return the moments of a picture or of its mirror image."""
+        return self.cache[path][int(self.framing.flips(self.seed, key))]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Rows of captions: ``tokens``, int64 [tokens], or ``states``, float32 [tokens, width], by name."""
+
+    name: str
+    rows: Mapping[str, torch.Tensor]
+
+
+class Examples(Dataset[Batch]):
+    """Batches by the numbers of their examples.
+
+    Args:
+        pairs: an epoch's examples, in any order.
+        views: pictures' rows.
+        texts: captions' rows.
+        seed: what the order of each epoch is drawn from.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], views: Views, texts: Texts, seed: int) -> None:
+        self.pairs = pairs
+        self._views = views
+        self._texts = texts
+        self._order = lru_cache(maxsize=2)(lambda epoch: _shuffled(len(pairs), seed, epoch))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+        """Return a batch: its instance rows in that order, then as many class rows where there are priors.
+
+        It has ``pixels`` or ``moments``, ``tokens`` or ``states``, and ``keys``, int64 [rows], to draw from.
+        """
+        pairs = [self.pair(number) for number in numbers]
+        shots = [(pair.instance, number) for pair, number in zip(pairs, numbers, strict=True)]
+        shots += [(pair.prior, number + CLASS_KEYS) for pair, number in zip(pairs, numbers, strict=True) if pair.prior]
+        return {
+            self._views.name: torch.stack([self._views.row(shot.path, key) for shot, key in shots]),
+            self._texts.name: torch.stack([self._texts.rows[shot.caption] for shot, _ in shots]),
+            "keys": torch.tensor([key for _, key in shots]),
+        }
+
+    def pair(self, number: int) -> Pair:
+        """Return the example of that number: every epoch has each of ``pairs`` once."""
+        epoch, place = divmod(number, len(self.pairs))
+        return self.pairs[self._order(epoch)[place]]
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator(seed, epoch, "order")).tolist()
+    return order
