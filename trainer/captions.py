@@ -58,7 +58,9 @@ def class_captions_of(pictures: Sequence[Path], source: Captions, prompt: str) -
 
 
 def from_name(path: Path) -> str:
-    """Return a file's name as a caption: without its ending and counter, underscores as spaces."""
+    """Return a file's name as a caption: without its ending and counter, underscores as spaces; "" if not UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in path.stem):  # as Python keeps a name's other bytes
+        return ""
     return _SPACES.sub(" ", _COUNTER.sub("", path.stem)).strip()
 
 

@@ -80,6 +80,8 @@ def fill_class_images(
     """
     index = {"format": _FORMAT, "model": digest, "prompt": prompt, "settings": dict(settings or {})}
     try:
+        if folder.is_dir() and _num_own(folder) >= count:
+            return 0  # and nothing is written: it may be a folder that only others write
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             _claim(folder, index)
@@ -115,8 +117,12 @@ def _claim(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def _missing_seeds(folder: Path, count: int) -> list[int]:
-    num_own = sum(not _is_ours(path) for path in list_pictures(folder))
-    return [seed for seed in range(count - num_own) if not _place(folder, seed).exists()]
+    return [seed for seed in range(count - _num_own(folder)) if not _place(folder, seed).exists()]
+
+
+def _num_own(folder: Path) -> int:
+    """Return how many pictures are a user's own."""
+    return sum(not _is_ours(path) for path in list_pictures(folder))
 
 
 def _place(folder: Path, seed: int) -> Path:

@@ -28,7 +28,7 @@ def find_pictures(folder: Path) -> list[Path]:
     """Return the PNG, JPEG and WebP files of a folder, by name; hidden ones and those of sub-folders are none of it.
 
     Raises:
-        TrainError: it is no folder, or has no picture.
+        TrainError: it is no folder, cannot be listed, or has no picture.
     """
     if not folder.is_dir():
         raise TrainError(f"{shown(folder)}: no such folder; give one with pictures (PNG, JPEG or WebP)")
@@ -108,7 +108,12 @@ def shown(path: Path) -> str:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    """Return files, and links to what is gone, which are to be missed; no pipes, on which reading would wait."""
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise TrainError(f"{shown(folder)}: cannot be listed ({_reason(error)}); check its permissions") from error
+    return [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

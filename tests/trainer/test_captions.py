@@ -25,6 +25,7 @@ def test_the_prompt_is_every_picture_s() -> None:
         ("a  sks\ncat.png", "a sks cat"),
         ("a sks cat, 3.5 m.png", "a sks cat, 3.5 m"),
         ("007.png", ""),
+        ("a sks \udcff cat.png", ""),
     ],
 )
 def test_a_name_is_read_without_its_counter(name: str, caption: str) -> None:

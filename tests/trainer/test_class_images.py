@@ -69,6 +69,14 @@ def test_a_user_s_own_pictures_count_come_first_and_stay(tmp_path: Path) -> None
     assert (tmp_path / "own.png").exists()
 
 
+def test_where_a_user_s_own_suffice_nothing_is_written(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{i}.png")
+    before = sorted(tmp_path.iterdir())
+    assert fill(tmp_path, 2, Flat()) == 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_too_few_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, 2, Flat())
     with pytest.raises(TrainError, match="holds 2 class pictures, expected 3"):

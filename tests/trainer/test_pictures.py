@@ -1,6 +1,7 @@
 """Reading pictures: whatever people keep in such folders is read as they see it, or refused by name."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -162,6 +163,13 @@ def test_a_folder_gives_its_pictures_by_name_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "more.png").mkdir()
     assert [path.name for path in find_pictures(tmp_path)] == ["a.JPG", "b.png", "c.webp"]
     assert left_out(tmp_path) == ["d.heic", "e.gif"]
+
+
+def test_a_link_to_what_is_gone_is_missed_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(TrainError, match=r"1 of 1 .*gone\.png: cannot be read .*no such file or directory"):
+        check_pictures(find_pictures(tmp_path), 64)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

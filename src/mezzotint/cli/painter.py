@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from mezzotint.compile.job import Report
     from mezzotint.engines.model import Model
+    from mezzotint.trainer.base import Base
     from mezzotint.trainer.class_images import Painter
+    from mezzotint.trainer.config import TrainConfig
 
 
 class EnginePainter:
@@ -84,13 +86,28 @@ class EnginePainter:
         return [pixels for pixels in made if pixels is not None]
 
 
-def base_bundle(source: str, digest: str, tell: "Report") -> Path:
+def class_painter(base: "Base", config: "TrainConfig", tell: Callable[[str], None]) -> EnginePainter:
+    """Return what paints a run's class pictures: its base's engines, compiled for it, or torch where that cannot be."""
+    from mezzotint.cli.progress import CompileProgress
+    from mezzotint.trainer.torch_painter import torch_painter
+
+    def bundle() -> Path:
+        with CompileProgress() as progress:
+            return base_bundle(config.pretrained_model_name_or_path, base.digest, progress.report, config.base_config)
+
+    steps, guidance = config.sample_steps, config.sample_guidance
+    fallback = torch_painter(base, steps=steps, guidance=guidance)
+    return EnginePainter(bundle, steps=steps, guidance=guidance, fallback=fallback, tell=tell)
+
+
+def base_bundle(source: str, digest: str, tell: "Report", config: Path | None = None) -> Path:
     """Return the base model's bundle in the user's cache, compiled at fp32 where it is not there yet.
 
     Args:
         source: the checkpoint, as ``mezzotint compile`` takes it.
         digest: the checkpoint's.
         tell: hears of the compiler's stages.
+        config: a diffusers folder with the configs of a single file.
 
     Raises:
         CompileError, CheckpointError, VerifyError: it does not compile.
@@ -108,5 +125,7 @@ def base_bundle(source: str, digest: str, tell: "Report") -> Path:
             return folder
     except BundleError:
         pass  # it is not there, or of another format
-    job = CompileJob(source=source, output=folder, cache=cache_folder() / "compile", precision={"": "fp32"})
+    job = CompileJob(
+        source=source, output=folder, cache=cache_folder() / "compile", precision={"": "fp32"}, config=config
+    )
     return compile_checkpoint(job, tell)
