@@ -57,7 +57,12 @@ class Contents:
         table = checkpoint.text_encoder.get_input_embeddings().weight
         return cls(
             name=checkpoint.name,
-            source=SourceEntry(name=Path(checkpoint.source).name, digest=checkpoint.digest),
+            source=SourceEntry(
+                name=Path(checkpoint.source).name,
+                digest=checkpoint.digest,
+                base_digest=checkpoint.base_digest,
+                merged=checkpoint.merged,
+            ),
             schedule=_schedule(checkpoint.schedule, sampler),
             latents=latents,
             tokenizer_json=checkpoint.tokenizer_json,

@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import huggingface_hub
 import torch
 import transformers
 
-from mezzotint.compile.diffusers_folder import UNCHECKED, Parts, first_line, load_folder
+from mezzotint.compile.diffusers_folder import UNCHECKED, Parts, load_folder, read_json
+from mezzotint.compile.hub import fetch
 from mezzotint.compile.single_file import load_single_file
 from mezzotint.engines.errors import CheckpointError
+from mezzotint.engines.manifest import MergedEntry
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+BASE_DIGEST = "_base_digest"
+"""The key of ``model_index.json`` under which our trainer names the digest of the base; diffusers skips it."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
-_HUB_TIMEOUT_S = 10.0
 # Each of these would need one more input than the compiled UNet has.
 _UNSUPPORTED_UNET = (
     "class_embed_type",
@@ -88,6 +91,8 @@ class Checkpoint:
         schedule: the scheduler config's values.
         notes: one sentence for each thing that a user might expect and does not get.
         safety_folder: the diffusers folder with its safety checker, where that is to be compiled.
+        base_digest: of the checkpoint that this one was made from, where it says so.
+        merged: the adapters that were merged into its weights, in this order.
     """
 
     source: str
@@ -106,6 +111,8 @@ class Checkpoint:
     schedule: ScheduleSettings
     notes: tuple[str, ...]
     safety_folder: Path | None
+    base_digest: str | None = None
+    merged: tuple[MergedEntry, ...] = ()
 
     def pipeline(self) -> diffusers.StableDiffusionPipeline:
         """Return diffusers' own float32 pipeline over the same modules, with a scheduler of its own."""
@@ -127,13 +134,14 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
     ``config`` is a diffusers folder that gives a single file its configs and tokenizer; Stable Diffusion 1.x and 2.x
     files need none. ``with_safety_checker`` keeps ``safety_folder``. Raises CheckpointError.
     """
-    path = Path(source).expanduser()
+    path = folder = Path(source).expanduser()
     if path.is_file():
         parts = load_single_file(path, config)
     elif config is not None:
         raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it away")
     else:
-        parts = load_folder(path if path.is_dir() else _from_hub(str(source), with_safety_checker))
+        folder = path if path.is_dir() else fetch(str(source), with_safety_checker)
+        parts = load_folder(folder)
     if with_safety_checker and parts.safety_folder is None:
         raise CheckpointError(
             f"{source}: has no safety checker to compile; give a diffusers folder that has one, or leave "
@@ -146,7 +154,7 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
     return Checkpoint(
         source=str(source),
         name=_bundle_name(path),
-        digest=_digest(parts, schedule, tokenizer_json),
+        digest=checkpoint_digest(parts, schedule, tokenizer_json),
         text_encoder=parts.text_encoder,
         unet=parts.unet,
         vae=parts.vae,
@@ -160,6 +168,7 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
         schedule=schedule,
         notes=parts.notes if with_safety_checker or parts.safety_folder is None else (*parts.notes, UNCHECKED),
         safety_folder=parts.safety_folder if with_safety_checker else None,
+        base_digest=None if path.is_file() else _base_digest(folder),
     )
 
 
@@ -183,37 +192,14 @@ def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
     return ScheduleSettings(scheduler_class=type(scheduler).__name__, unstated=unstated, **values)
 
 
-def _from_hub(source: str, with_safety_checker: bool) -> Path:
-    if not _HUB_ID.fullmatch(source):
-        raise CheckpointError(
-            f"{source}: no such file or folder, nor a hub id (owner/name); "
-            "give a diffusers folder, a .safetensors or .ckpt file, or a hub id"
-        )
-    unreachable = _why_unreachable(source)
-    try:
-        # Naming a component here keeps it from being fetched.
-        left_out = dict.fromkeys(["image_encoder"] if with_safety_checker else ["image_encoder", "safety_checker"])
-        offline = unreachable is not None
-        return Path(diffusers.DiffusionPipeline.download(source, local_files_only=offline, **left_out))
-    except Exception as error:  # the hub's client lets through what its HTTP library raises
-        if unreachable is None:
-            raise CheckpointError(
-                f"{source}: the hub has it, but it cannot be fetched as a diffusers pipeline ({first_line(error)}); "
-                "fetch it yourself and give the folder or single file"
-            ) from error
-        raise CheckpointError(
-            f"{source}: no such file or folder, not in the local hub cache, and the hub cannot be reached or has no "
-            f"such model ({unreachable}); give a diffusers folder or a single file, or connect"
-        ) from error
-
-
-def _why_unreachable(source: str) -> str | None:
-    try:
-        # The hub's client has no time limit of its own: on a network that drops packets it would wait for minutes.
-        huggingface_hub.model_info(source, timeout=_HUB_TIMEOUT_S)
-    except Exception as error:  # see _from_hub
-        return first_line(error)
-    return None
+def _base_digest(folder: Path) -> str | None:
+    digest = read_json(folder / "model_index.json").get(BASE_DIGEST)
+    if digest is None or (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+        return digest
+    raise CheckpointError(
+        f"{folder / 'model_index.json'}: {BASE_DIGEST} is {digest!r}, expected the SHA-256 of the base in hex; "
+        "correct or remove it"
+    )
 
 
 def _bundle_name(path: Path) -> str:
@@ -222,7 +208,7 @@ def _bundle_name(path: Path) -> str:
     return _NOT_IN_NAMES.sub("-", name.lower()).strip(".-") or "model"
 
 
-def _max_tokens(parts: Parts) -> int:
+def _max_tokens(parts: "Parts | Checkpoint") -> int:
     return int(min(parts.text_encoder.config.max_position_embeddings, parts.tokenizer.model_max_length))
 
 
@@ -258,7 +244,7 @@ def _check_fit(source: str, parts: Parts) -> None:
             )
 
 
-def _digest(parts: Parts, schedule: ScheduleSettings, tokenizer_json: str) -> str:
+def checkpoint_digest(parts: "Parts | Checkpoint", schedule: ScheduleSettings, tokenizer_json: str) -> str:
     """Hash float32 values, not files: the same weights give the same digest from a folder, a single file or shards."""
     digest = hashlib.sha256()
 

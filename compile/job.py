@@ -14,6 +14,14 @@ DEFAULT_MAX_ROWS = 8
 DEFAULT_PROMPTS = ("a photo of a cat", "a red apple on a white background", "a house by the sea", "a dog with a ball")
 
 
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A LoRA to merge: a file, or the folder that it lies in, and how much of it; 1 is as it was trained."""
+
+    path: Path
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileJob:
     """One run of the compiler.
@@ -29,6 +37,7 @@ class CompileJob:
         tiny_decoder: the folder of an AutoencoderTiny that requests may choose instead of the VAE's decoder.
         with_safety_checker: compile the checkpoint's own, which then looks at every picture.
         config: a diffusers folder with configs for a single file.
+        loras: merged into the checkpoint's weights, one after the other, before anything else.
         name: the name that requests use; empty is the checkpoint's.
         device: the runtime's name of the device to build for; empty is its CPU.
         cache: where finished stages are kept for the next run.
@@ -49,6 +58,7 @@ class CompileJob:
     tiny_decoder: Path | None = None
     with_safety_checker: bool = False
     config: Path | None = None
+    loras: tuple[LoraFile, ...] = ()
     name: str = ""
     device: str = ""
     prompts: tuple[str, ...] = DEFAULT_PROMPTS

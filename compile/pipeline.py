@@ -5,7 +5,6 @@ and bundle. This file only hands results on; what was done before with the same 
 """
 
 import gc
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,10 +16,11 @@ from mezzotint.compile.bundle import Contents, assemble, paint
 from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
 from mezzotint.compile.decoder import decoder_engines
-from mezzotint.compile.folders import check_output, publish, unfinished_folder
+from mezzotint.compile.folders import check_output
 from mezzotint.compile.graph.decoder import block_modules
 from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
+from mezzotint.compile.lora import merge_loras
 from mezzotint.compile.maker import Candidate, Maker
 from mezzotint.compile.samples import sampled
 from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges, row_axis
@@ -29,6 +29,7 @@ from mezzotint.compile.targets import Target, rewritten, with_step_cache
 from mezzotint.engines import safety as preprocessing
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError, VerifyError
+from mezzotint.engines.folders import whole_folder
 from mezzotint.engines.manifest import AxisRange, Component, Precision
 from mezzotint.engines.variants import FULL, TINY
 
@@ -95,10 +96,11 @@ class _Compilation:
         checkpoint = load_checkpoint(
             self.job.source, config=self.job.config, with_safety_checker=self.job.with_safety_checker
         )
+        checkpoint = merge_loras(checkpoint, self.job.loras)
         seconds = time.perf_counter() - started
-        self.tell(
-            StageEvent("load", Status.BUILT, f"{checkpoint.name}, digest {checkpoint.digest[:12]}", seconds=seconds)
-        )
+        merged = "".join(f" + {lora.weight:g} × {lora.name}" for lora in checkpoint.merged)
+        detail = f"{checkpoint.name}{merged}, digest {checkpoint.digest[:12]}"
+        self.tell(StageEvent("load", Status.BUILT, detail, seconds=seconds))
         for note in checkpoint.notes:
             self.tell(StageEvent("load", Status.NOTE, note))
         return checkpoint
@@ -216,8 +218,7 @@ class _Compilation:
         self.tell(StageEvent("bundle", Status.STARTED))
         started = time.perf_counter()
         job = self.job
-        folder = unfinished_folder(job.output)
-        try:
+        with whole_folder(job.output) as folder:
             engines = {candidate.folder: candidate.entry for candidate in made}
             manifest = assemble(folder, job, contents, engines, [m for candidate in made for m in candidate.measured])
             painted = paint(folder, job, reference.NUM_STEPS, reference.GUIDANCE, reference.FIRST_SEED)
@@ -228,9 +229,6 @@ class _Compilation:
             found = report.as_json(manifest, self.stages.results, figures, self.speed, job.prompts, truth, painted)
             sizes = [sum((folder / f).stat().st_size for f in entry.files) for entry in manifest.engines]
             report.write(folder, found, report.as_markdown(manifest, found, sizes), report.grid(truth, painted))
-            publish(folder, job.output)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         seconds = time.perf_counter() - started
         num_bytes = sum(path.stat().st_size for path in job.output.iterdir())
         self.tell(StageEvent("bundle", Status.BUILT, str(job.output), seconds=seconds, num_bytes=num_bytes))

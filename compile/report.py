@@ -86,6 +86,7 @@ def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[i
         "",
         f"{manifest.compiled_by} on {report['host']}; peak memory {report['peak_memory_mib']} MiB.",
         "",
+        *(f"Merged into {_base(manifest)}: {m.weight:g} × {m.name}.\n" for m in manifest.source.merged),
         "| engine | backend | precision | size | SNR against torch | tolerance | ms a call by rows |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -102,6 +103,10 @@ def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[i
     lines += [f"| {name} | {s['status']} | {s['seconds']:.1f} | {s['bytes']} |" for name, s in report["stages"].items()]
     lines += ["", *(f"- {note}" for note in manifest.notes)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _base(manifest: Manifest) -> str:
+    return f"{manifest.source.name} ({(manifest.source.base_digest or '')[:12]})"
 
 
 def write(folder: Path, report: dict[str, Any], markdown: str, picture: Picture.Image) -> None:

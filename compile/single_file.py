@@ -70,7 +70,7 @@ def load_single_file(path: Path, config: Path | None = None) -> Parts:
 
     Without ``config`` the file must be a Stable Diffusion 1.x or 2.x. Raises CheckpointError.
     """
-    state = _read_state(path)
+    state = read_state(path, SUFFIXES)
     shape = _recognise(path, state) if config is None else _Architecture(config, config / TOKENIZER, ())
     index = read_index(shape.folder)
     ema = (_EMA_NOTE,) if any(key.startswith("model_ema.") for key in state) else ()
@@ -85,10 +85,11 @@ def load_single_file(path: Path, config: Path | None = None) -> Parts:
     )
 
 
-def _read_state(path: Path) -> _State:
-    if path.suffix not in SUFFIXES:
+def read_state(path: Path, suffixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Read a file of tensors, a pickle only if it holds nothing else; raises CheckpointError."""
+    if path.suffix not in suffixes:
         raise CheckpointError(
-            f"{path}: a {path.suffix or 'nameless'} file, expected {' or '.join(SUFFIXES)}; "
+            f"{path}: a {path.suffix or 'nameless'} file, expected {' or '.join(suffixes)}; "
             "give a single-file checkpoint or a diffusers folder"
         )
     try:

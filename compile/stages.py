@@ -18,6 +18,7 @@ from typing import Any
 from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import BundleError, MezzotintError
+from mezzotint.engines.folders import remove_leftovers
 
 _EXPORTERS = ("torch", "onnx", "onnxscript", "transformers", "diffusers")
 _INDEX = "stage.json"
@@ -114,21 +115,3 @@ def code_digest(*modules: Any) -> str:
 def exporter_versions() -> dict[str, str]:
     """Return the versions of the libraries that make references and exports."""
     return {name: importlib.metadata.version(name) for name in _EXPORTERS}
-
-
-def remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove the folders that killed runs left: those named by ``prefix`` and the id of no other running process."""
-    for folder in parent.glob(f"{prefix}*"):
-        process = folder.name.removeprefix(prefix)
-        if process.isdecimal() and (int(process) == os.getpid() or not _is_alive(int(process))):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True

@@ -132,12 +132,24 @@ class EngineEntry(_Strict):
         }
 
 
+class MergedEntry(_Strict):
+    """A LoRA file whose change of the weights, times ``weight``, was added to the base before export."""
+
+    name: str
+    digest: Sha256
+    weight: float
+
+
 class SourceEntry(_Strict):
-    """The checkpoint that the bundle was made from; ``base_digest`` names the base of a fine-tune."""
+    """The checkpoint that the bundle was made from.
+
+    ``base_digest`` names the base of a fine-tune, or what ``merged`` was merged into; ``digest`` is of the result.
+    """
 
     name: str
     digest: Sha256
     base_digest: Sha256 | None = None
+    merged: tuple[MergedEntry, ...] = ()
 
 
 class ScheduleEntry(_Strict):

@@ -1,16 +1,16 @@
 """A bundle of verified ONNX engines into one of TensorRT plans: what ``mezzotint build`` does, without torch."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mezzotint.compile.folders import check_output, link, publish, unfinished_folder
+from mezzotint.compile.folders import check_output, link
 from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.tensorrt import plan
 from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan, check_target
 from mezzotint.engines.bundle import check_files, file_digest
 from mezzotint.engines.errors import BundleError
+from mezzotint.engines.folders import whole_folder
 from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, Precision, read_manifest
 from mezzotint.engines.tensorrt_flavour import RTX, find_flavour
 from mezzotint.engines.variants import stem, title
@@ -47,16 +47,12 @@ def finish(bundle: Path, output: Path, options: PlanOptions, cache: Path, tell: 
     for sentence in undocumented(manifest, flavour, options.compute_capability):
         tell(StageEvent("plan", Status.NOTE, sentence))
     stages = Stages(cache, tell)
-    folder = unfinished_folder(output)
-    try:
+    with whole_folder(output) as folder:
         for name in _others(bundle, manifest):
             link(bundle / name, folder / name)
         engines = tuple(_planned(bundle, folder, entry, options, cache, stages) for entry in manifest.engines)
         text = manifest.model_copy(update={"engines": engines}).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text, encoding="utf-8")
-        publish(folder, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return output
 
 

@@ -11,7 +11,7 @@ from mezzotint.cli import cli
 from mezzotint.cli.compile import command
 from mezzotint.cli.errors import run
 from mezzotint.cli.progress import CompileProgress, size_text
-from mezzotint.compile.job import StageEvent, Status, read_prompts
+from mezzotint.compile.job import LoraFile, StageEvent, Status, read_prompts
 from mezzotint.engines.manifest import AxisRange
 
 
@@ -133,3 +133,16 @@ def test_the_decoders_parts_are_measured_unless_they_are_counted(tmp_path: Path)
     assert options()["decoder_parts"] is None
     given = options("--decoder-parts", "3", "--tiny-decoder", str(tmp_path))
     assert (given["decoder_parts"], given["tiny_decoder"]) == (3, tmp_path)
+
+
+def test_a_lora_is_a_file_with_or_without_a_weight(tmp_path: Path) -> None:
+    named = tmp_path / "of:2"
+    named.write_bytes(b"")
+    found = options("--lora", "ink.safetensors", "--lora", "a/wash.pt:-0.5", "--lora", str(named))["loras"]
+    assert found == (LoraFile(Path("ink.safetensors")), LoraFile(Path("a/wash.pt"), -0.5), LoraFile(named))
+    assert options()["loras"] == ()
+
+
+def test_a_lora_with_a_weight_that_is_no_number_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["compile", "model", "-o", "bundle", "--lora", "ink.safetensors:much"]) == 2
+    assert "'much' must be a number such as 0.8" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import click
 from mezzotint.cli.plan_options import plan_options, plan_target
 
 if TYPE_CHECKING:
+    from mezzotint.compile.job import LoraFile
     from mezzotint.engines.manifest import AxisRange
 
 # Bars and advice of the libraries that read checkpoints would tear our own progress apart.
@@ -20,6 +21,7 @@ Examples:
   mezzotint compile stable-diffusion-v1-5 -o sd15 --step-cache
   mezzotint compile stable-diffusion-v1-5 -o sd15-ada --backend tensorrt --compute-capability 8.9
   mezzotint compile dreambooth.safetensors -o dog --height 512 --width 512:512:768
+  mezzotint compile stable-diffusion-v1-5 -o ink --lora ink.safetensors:0.8 --name ink
 """
 
 
@@ -54,6 +56,25 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
             raise click.BadParameter(f"{part!r}: {precision!r} must be one of {', '.join([AUTO, *Precision])}")
         found[component] = precision
     return found
+
+
+def _loras(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> "tuple[LoraFile, ...]":
+    """Read ``FILE`` or ``FILE:WEIGHT``; what is a path as it stands is one."""
+    from mezzotint.compile.job import LoraFile
+
+    found = []
+    for value in values:
+        file, colon, weight = value.rpartition(":")
+        if not colon or Path(value).exists():
+            found.append(LoraFile(Path(value)))
+            continue
+        try:
+            found.append(LoraFile(Path(file), float(weight)))
+        except ValueError:
+            raise click.BadParameter(
+                f"{value!r}: no such file, and after its colon {weight!r} must be a number such as 0.8"
+            ) from None
+    return tuple(found)
 
 
 @click.command(epilog=_EPILOG)
@@ -137,6 +158,17 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     help="A diffusers folder with the configs of a single-file checkpoint that is neither SD 1.5 nor 2.1.",
 )
 @click.option(
+    "--lora",
+    "loras",
+    callback=_loras,
+    multiple=True,
+    metavar="FILE[:WEIGHT]",
+    help="A LoRA that is merged into the checkpoint before anything else, as much of it as WEIGHT says (1, as it was "
+    "trained, by default); repeat it for more. A file of diffusers, of kohya's scripts (A1111), or PEFT's with its "
+    "adapter_config.json beside it, for UNet, text encoder or both. Requests cannot choose it then: compile a bundle "
+    "for each, under a --name of its own.",
+)
+@click.option(
     "--prompt",
     "prompts",
     multiple=True,
@@ -176,6 +208,7 @@ def command(
     with_safety_checker: bool,
     device: str,
     config: Path | None,
+    loras: "tuple[LoraFile, ...]",
     prompts: tuple[str, ...],
     calibration_prompts: Path | None,
     compute_capability: str | None,
@@ -215,6 +248,7 @@ def command(
         tiny_decoder=tiny_decoder,
         with_safety_checker=with_safety_checker,
         config=config,
+        loras=loras,
         name=name,
         device=device,
         prompts=prompts or DEFAULT_PROMPTS,

@@ -55,9 +55,11 @@ def _facts(manifest: "Manifest") -> list[str]:
     predicts = schedule.prediction_type.removesuffix("_prediction")
     source = f"source    {manifest.source.name}, digest {manifest.source.digest[:12]}"
     if manifest.source.base_digest:
-        source += f", fine-tuned from {manifest.source.base_digest[:12]}"
+        how = "merged into" if manifest.source.merged else "fine-tuned from"
+        source += f", {how} {manifest.source.base_digest[:12]}"
     return [
         source,
+        *(f"merged    {m.weight:g} × {m.name}, digest {m.digest[:12]}" for m in manifest.source.merged),
         f"compiled  by {manifest.compiled_by}; family {manifest.family}",
         f"schedule  {schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, "
         f"predicts {predicts}, {spacing} spacing; sampler {schedule.default_sampler}",

@@ -1,0 +1,66 @@
+"""Files and folders that are whole or not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mezzotint.engines.folders import whole_file, whole_folder
+
+
+@pytest.fixture
+def dead() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_run_left_goes_and_what_another_is_writing_stays(tmp_path: Path, dead: int) -> None:
+    for process in (dead, os.getppid(), os.getpid()):
+        (tmp_path / f".b.unfinished-{process}").mkdir()
+        (tmp_path / f".b.unfinished-{process}" / "half").touch()
+    (tmp_path / f".c.unfinished-{dead}").touch()
+    with whole_folder(tmp_path / "b") as folder, whole_file(tmp_path / "c") as file:
+        file.touch()
+        assert folder.name == f".b.unfinished-{os.getpid()}"
+        assert not list(folder.iterdir())
+        assert (tmp_path / f".b.unfinished-{os.getppid()}" / "half").exists()
+        assert not (tmp_path / f".b.unfinished-{dead}").exists()
+        assert not (tmp_path / f".c.unfinished-{dead}").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_folder_takes_the_place_of_the_old_one_at_once_or_not_at_all(tmp_path: Path, fails: bool) -> None:
+    output = tmp_path / "deep" / "b"
+    with whole_folder(output) as folder:
+        (folder / "old").touch()
+    assert [path.name for path in output.iterdir()] == ["old"]
+    try:
+        with whole_folder(output) as folder:
+            (folder / "new").touch()
+            assert [path.name for path in output.iterdir()] == ["old"]
+            if fails:
+                raise OSError
+    except OSError:
+        pass
+    assert [path.name for path in output.iterdir()] == ["old" if fails else "new"]
+    assert [path.name for path in output.parent.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_takes_the_place_of_the_old_one_at_once_or_not_at_all(tmp_path: Path, fails: bool) -> None:
+    output = tmp_path / "deep" / "b"
+    with whole_file(output) as file:
+        file.write_text("old")
+    try:
+        with whole_file(output) as file:
+            file.write_text("new")
+            assert output.read_text() == "old"
+            if fails:
+                raise OSError
+    except OSError:
+        pass
+    assert output.read_text() == ("old" if fails else "new")
+    assert [path.name for path in output.parent.iterdir()] == ["b"]
