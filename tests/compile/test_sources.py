@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.engines.manifest import read_manifest
-from tests.compvis import compvis_state
+from mezzotint.trainer.single_file import compvis_state
 from tests.conftest import BUILD, EMOJI, compile_by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -1,10 +1,16 @@
-"""Writes a checkpoint's weights under CompVis' names, as in the single files of Stable Diffusion 1.x and 2.x."""
+"""Writes a model's weights under CompVis' names, as in the single files of Stable Diffusion 1.x and 2.x."""
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+
+from mezzotint.engines.folders import whole_file
+from mezzotint.trainer.base import Base
+from mezzotint.trainer.output import to_dtype
 
 State = dict[str, torch.Tensor]
 
@@ -37,9 +43,24 @@ _OPEN_CLIP = {
 }
 
 
-def compvis_state(text_encoder: Any, unet: Any, vae: Any, *, open_clip: bool = False) -> State:
-    """Return all weights of the three modules as one CompVis-keyed state dict, each tensor with memory of its own."""
-    text = _open_clip(text_encoder) if open_clip else _clip(text_encoder)
+def write_single_file(model: Base, file: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write text encoder, UNet and VAE as one ``.safetensors`` that A1111, ComfyUI and ``mezzotint compile`` read.
+
+    It is there whole or not at all. Tokenizer and schedule are not in it: such files go with those of Stable
+    Diffusion, or with ``mezzotint compile --config``. Raises TrainError if a weight is too large for ``dtype``.
+    """
+    state = compvis_state(model.text_encoder, model.unet, model.vae)
+    converted = {key: to_dtype(key, value, dtype).contiguous() for key, value in state.items()}
+    with whole_file(file) as unfinished:
+        save_file(converted, unfinished, {"format": "pt"})
+
+
+def compvis_state(text_encoder: Any, unet: Any, vae: Any) -> State:
+    """Return all weights of the three modules under CompVis' names, each tensor with memory of its own.
+
+    A text encoder with plain GELU is Stable Diffusion 2's, which goes under OpenCLIP's names.
+    """
+    text = _open_clip(text_encoder) if text_encoder.config.hidden_act == "gelu" else _clip(text_encoder)
     unet_names = _renamed(unet.state_dict(), lambda key: _unet_key(key, unet.config["layers_per_block"], unet))
     num_levels = len(vae.config["block_out_channels"])
     vae_names = _renamed(vae.state_dict(), lambda key: _vae_key(key, num_levels))
@@ -47,7 +68,7 @@ def compvis_state(text_encoder: Any, unet: Any, vae: Any, *, open_clip: bool = F
     for key in [key for key in vae_names if "attn_1" in key and vae_names[key].ndim == 2]:
         vae_names[key] = vae_names[key][:, :, None, None]
     sections = {"model.diffusion_model.": unet_names, "first_stage_model.": vae_names, "cond_stage_model.": text}
-    return {prefix + key: value.clone() for prefix, part in sections.items() for key, value in part.items()}
+    return {prefix + key: value.detach().clone() for prefix, part in sections.items() for key, value in part.items()}
 
 
 def _renamed(state: Mapping[str, torch.Tensor], rename: Callable[[str], str]) -> State:
@@ -82,8 +103,8 @@ def _unet_key(key: str, layers: int, unet: Any) -> str:
         case "downsamplers":
             return f"{side}.{first + layers}.0.{tail.replace('conv', 'op')}"
         case _:
-            place = 2 if hasattr(unet.up_blocks[int(level)], "attentions") else 1
-            return f"{side}.{first + layers}.{place}.{tail}"
+            behind = 2 if hasattr(unet.up_blocks[int(level)], "attentions") else 1
+            return f"{side}.{first + layers}.{behind}.{tail}"
 
 
 def _vae_key(key: str, num_levels: int) -> str:
