@@ -1,0 +1,75 @@
+"""Optimizers and schedules: each goes downhill on a parabola, with the rates that it was told."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mezzotint.engines.errors import TrainError
+from mezzotint.trainer.config import TrainConfig, make_config
+from mezzotint.trainer.optimizers import check_optimizer, make_optimizer, make_schedule, parameter_groups
+
+
+def configured(**values: Any) -> TrainConfig:
+    return make_config({"instance_data_dir": "cats", "instance_prompt": "a photo of a sks cat"}, values)
+
+
+def descend(config: TrainConfig, steps: int, device: str = "cpu") -> float:
+    weights = torch.nn.Parameter(torch.full((64, 64), 2.0, device=device))
+    optimizer = make_optimizer(config, parameter_groups(config, [weights], [], 1.0))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        weights.square().sum().backward()
+        optimizer.step()
+    return weights.detach().abs().mean().item()
+
+
+@pytest.mark.parametrize(("name", "rate"), [("adamw", 0.05), ("adafactor", 0.05), ("prodigy", 1.0)])
+def test_each_optimizer_goes_downhill(name: str, rate: float, capsys: pytest.CaptureFixture[str]) -> None:
+    assert descend(configured(optimizer=name, learning_rate=rate), 200) < 1.0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.gpu
+def test_eight_bit_adam_goes_downhill_on_a_gpu() -> None:
+    config = configured(optimizer="adamw-8bit", learning_rate=0.05)
+    check_optimizer(config, "cuda")
+    assert descend(config, 60, "cuda") < 1.0
+
+
+def test_eight_bit_adam_is_refused_where_it_does_not_run() -> None:
+    with pytest.raises(TrainError, match=r"adamw-8bit: this run is on cpu, expected an NVIDIA GPU and `pip install"):
+        check_optimizer(configured(optimizer="adamw-8bit"), "cpu")
+    check_optimizer(configured(optimizer="adamw"), "cpu")
+
+
+def test_the_text_encoder_has_its_own_rate_and_frozen_weights_none() -> None:
+    unet, text = (torch.nn.Linear(2, 2) for _ in range(2))
+    text.bias.requires_grad_(False)
+    config = configured(learning_rate=1e-5, text_encoder_lr=1e-6, scale_lr=True)
+    groups = parameter_groups(config, unet.parameters(), text.parameters(), 8.0)
+    assert [len(group["params"]) for group in groups] == [2, 1]
+    assert [group["lr"] for group in groups] == pytest.approx([8e-5, 8e-6])
+    assert [group["lr"] for group in parameter_groups(configured(), unet.parameters(), (), 8.0)] == [5e-6]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0]),
+        ("constant_with_warmup", [0.0, 0.5, 1.0, 1.0]),
+        ("linear", [0.0, 0.5, 1.0, 0.5]),
+        ("cosine", [0.0, 0.5, 1.0, 0.5]),
+        ("polynomial", [0.0, 0.5, 1.0, 0.5]),
+    ],
+)
+def test_the_rate_goes_as_its_schedule_says(name: str, expected: list[float]) -> None:
+    config = configured(lr_scheduler=name, lr_warmup_steps=2, learning_rate=1.0)
+    optimizer = make_optimizer(config, parameter_groups(config, [torch.nn.Parameter(torch.ones(1))], [], 1.0))
+    schedule = make_schedule(config, optimizer, 4)
+    rates = []
+    for _ in expected:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(expected, abs=1e-4)  # diffusers' polynomial ends at a ten-thousandth
