@@ -1,6 +1,7 @@
 """The serving core of one bundle: requests in, events out. Knows no wire; front ends use it through ``submit`` alone.
 
-Checking, tokenising and picture encoding run in a small executor, engines in the loop's thread.
+Checking, tokenising, picture encoding and telling events run in a small executor, engines in the loop's thread: an
+event told there would wake its stream, which then holds Python's lock while the next call could begin.
 """
 
 import logging
@@ -232,7 +233,7 @@ class Core:
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
         accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, *when)
-        self._open.post_quick(job, partial(job.emit, accepted))
+        self._open.post(job, partial(job.emit, accepted))
         if self._open.closed:
             self._end_late()
 
@@ -262,8 +263,7 @@ class Core:
             job = self._jobs[image]
             if job.stepped(image):
                 finish = self._outlook.of((image,), self._clock()).finish
-                post = self._open.post_quick if image.preview is None else self._open.post
-                post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
+                self._open.post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
 
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image

@@ -149,19 +149,6 @@ class Worker:
             self._busy = True
         self._executor.submit(self._run)
 
-    def post_quick(self, piece: Callable[[], None]) -> None:
-        """Run ``piece`` at once in this thread where nothing is before it, else as ``post`` does; it must not block."""
-        with self._lock:
-            if self._busy:
-                self._pieces.append(piece)
-                return
-            self._busy = True
-        self._do(piece)
-        with self._lock:
-            more = self._busy = bool(self._pieces)
-        if more:
-            self._executor.submit(self._run)
-
     def _run(self) -> None:
         while True:
             with self._lock:
@@ -169,10 +156,7 @@ class Worker:
                     self._busy = False
                     return
                 piece = self._pieces.popleft()
-            self._do(piece)
-
-    def _do(self, piece: Callable[[], None]) -> None:
-        try:
-            piece()
-        except Exception as error:
-            self._on_failure(error)
+            try:
+                piece()
+            except Exception as error:
+                self._on_failure(error)

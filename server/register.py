@@ -59,12 +59,6 @@ class Register:
         if worker is not None:
             worker.post(piece)
 
-    def post_quick(self, job: Job, piece: Callable[[], None]) -> None:
-        """Do a piece that does not block, in this thread where a request has none before it."""
-        worker = self._workers.get(job)
-        if worker is not None:
-            worker.post_quick(piece)
-
     def leave(self, job: Job) -> None:
         """Note that a request has ended."""
         with self._changed:

@@ -6,19 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from mezzotint.server.job import Worker
 
 
-def test_a_quick_piece_runs_in_its_own_thread_where_none_is_before_it() -> None:
-    with ThreadPoolExecutor(1) as pool:
-        worker, ran = Worker(pool, lambda error: None), list[str]()
-        worker.post_quick(lambda: ran.append(threading.current_thread().name))
-        assert ran == [threading.current_thread().name]
-
-
-def test_a_quick_piece_waits_for_those_before_it_and_others_wait_for_it() -> None:
+def test_pieces_run_in_their_order_one_at_a_time() -> None:
     order, go = list[int](), threading.Event()
     with ThreadPoolExecutor(2) as pool:
         worker = Worker(pool, lambda error: None)
         worker.post(lambda: order.append(1) if go.wait(10) else None)
-        worker.post_quick(lambda: order.append(2))
+        worker.post(lambda: order.append(2))
         worker.post(lambda: order.append(3))
         assert order == []
         go.set()
@@ -39,11 +32,11 @@ def test_pieces_of_many_threads_never_run_beside_each_other_and_none_is_lost() -
     with ThreadPoolExecutor(2) as pool:
         worker = Worker(pool, lambda error: None)
 
-        def post(i: int) -> None:
-            for j in range(500):
-                (worker.post_quick if (i + j) % 2 else worker.post)(piece)
+        def post() -> None:
+            for _ in range(500):
+                worker.post(piece)
 
-        threads = [threading.Thread(target=post, args=(i,)) for i in range(4)]
+        threads = [threading.Thread(target=post) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -54,7 +47,7 @@ def test_pieces_of_many_threads_never_run_beside_each_other_and_none_is_lost() -
     assert (len(num_run), collisions) == (2000, [])
 
 
-def test_a_quick_piece_that_fails_is_told_and_those_behind_it_run() -> None:
+def test_a_piece_that_fails_is_told_and_those_behind_it_run() -> None:
     failures, ran = list[Exception](), threading.Event()
 
     def fail() -> None:
@@ -62,7 +55,7 @@ def test_a_quick_piece_that_fails_is_told_and_those_behind_it_run() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         worker = Worker(pool, failures.append)
-        worker.post_quick(fail)
+        worker.post(fail)
         worker.post(ran.set)
         assert ran.wait(10)
     assert [str(error) for error in failures] == ["no"]
