@@ -50,9 +50,14 @@ def size_notes(sizes: Mapping[Path, Size], framing: Framing, cache_latents: bool
     return notes
 
 
-def caption_notes(captions: Sequence[str], identifier: str, tokenizer: Any) -> list[str]:
-    """Return sentences on captions that are cut, and on those that do not say the identifier."""
+def caption_notes(captions: Sequence[str], class_prompt: str, identifier: str, tokenizer: Any) -> list[str]:
+    """Return sentences on captions that are cut, that are the class's own, and that do not say the identifier."""
     notes = []
+    if not identifier and class_prompt in captions:
+        notes.append(
+            f"{class_prompt!r} is both the class's prompt and the subject's: it is the class itself that will change; "
+            "give the subject a word of its own"
+        )
     if cut := [repr(caption) for caption in too_long(captions, tokenizer)]:
         notes.append(f"{_listed(cut)} longer than the {tokenizer.model_max_length - 2} tokens that the model takes")
     words = identifier.lower().split()

@@ -108,7 +108,8 @@ class DreamBoothData(LightningDataModule):
             identifier = config.identifier or identifier_of(concept.instance_prompt, concept.class_prompt)
             if warning := identifier_warning(identifier, tokenizer, table):
                 yield warning
-            yield from checks.caption_notes([shot.caption for shot in shots], identifier, tokenizer)
+            captions = [shot.caption for shot in shots]
+            yield from checks.caption_notes(captions, concept.class_prompt, identifier, tokenizer)
 
     def _class_folder(self, concept: Concept) -> Path:
         return class_folder(concept.class_data_dir, self._base.digest, concept.class_prompt)

@@ -12,7 +12,9 @@ _END = "</w>"
 
 
 def identifier_of(instance_prompt: str, class_prompt: str) -> str:
-    """Return the words of the instance's prompt that the class's does not have, such as ``sks``."""
+    """Return the words of the instance's prompt that the class's does not have, such as ``sks``; "" without a class."""
+    if not class_prompt:
+        return ""
     known = set(class_prompt.lower().split())
     return " ".join(word for word in instance_prompt.split() if word.lower() not in known)
 

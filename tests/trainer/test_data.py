@@ -202,6 +202,11 @@ def run(data: DreamBoothData, folder: Path, **given: Any) -> tuple[Any, list[lis
     return trainer, seen
 
 
+def test_a_subject_without_a_word_of_its_own_is_said(config: TrainConfig, base: Base) -> None:
+    notes = DreamBoothData(config.model_copy(update={"instance_prompt": config.class_prompt}), base).notes
+    assert any("it is the class itself that will change" in note for note in notes)
+
+
 LIGHTNING = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # its own use of torch
 
 

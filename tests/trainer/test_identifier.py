@@ -24,6 +24,7 @@ def test_it_is_what_the_class_prompt_has_not() -> None:
     assert identifier_of("a photo of a sks cat", "a photo of a cat") == "sks"
     assert identifier_of("A photo of zwx dog", "a photo of a dog") == "zwx"
     assert identifier_of("a photo of a cat", "a photo of a cat") == ""
+    assert identifier_of("a photo of a sks cat", "") == ""
 
 
 def test_a_single_token_of_the_tokenizer_is_not_warned_of(clip: Any) -> None:
