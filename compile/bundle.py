@@ -12,7 +12,6 @@ from mezzotint.compile.checkpoint import Checkpoint, ScheduleSettings
 from mezzotint.compile.folders import link
 from mezzotint.compile.job import CompileJob
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
-from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import (
     MANIFEST,
     EngineEntry,
@@ -26,7 +25,6 @@ from mezzotint.engines.manifest import (
 )
 from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
-from mezzotint.engines.sampling import get_sampler
 from mezzotint.engines.schedule import Prediction, Spacing
 
 TOKENIZER = "tokenizer.json"
@@ -144,10 +142,8 @@ def _schedule(settings: ScheduleSettings, sampler: str) -> ScheduleEntry:
 
 def _default_sampler(settings: ScheduleSettings) -> tuple[str, tuple[str, ...]]:
     """Return the checkpoint's own sampler, or the one that is nearest with a sentence that says so."""
+    if settings.sampler:
+        return settings.sampler, ()
     suffix = " karras" if settings.use_karras_sigmas else ""
-    try:
-        get_sampler(settings.scheduler_class + suffix)
-    except InvalidRequest:
-        note = f"The checkpoint's own scheduler, {settings.scheduler_class}, is not served yet; "
-        return _FALLBACK_SAMPLER + suffix, (note + f"{_FALLBACK_SAMPLER} is the default sampler.",)
-    return get_sampler(settings.scheduler_class)[0].name + suffix, ()
+    note = f"The checkpoint's own scheduler, {settings.scheduler_class}, is not served; "
+    return _FALLBACK_SAMPLER + suffix, (note + f"{_FALLBACK_SAMPLER} is the default sampler.",)

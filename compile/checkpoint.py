@@ -22,6 +22,7 @@ from mezzotint.compile.hub import fetch
 from mezzotint.compile.single_file import load_single_file
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MergedEntry
+from mezzotint.engines.sampling import sampler_of_class
 
 BASE_DIGEST = "_base_digest"
 """The key of ``model_index.json`` under which our trainer names the digest of the base; diffusers skips it."""
@@ -56,6 +57,7 @@ class ScheduleSettings:
 
     Attributes:
         scheduler_class: the checkpoint's own scheduler in diffusers, e.g. ``PNDMScheduler``: its default sampler.
+        sampler: our name of what that class and its settings are, with its noise levels; empty where none is served.
         unstated: the fields that the config does not say. diffusers gives such a field each scheduler's own default, so
             another sampler than the checkpoint's may space its timesteps differently.
     """
@@ -72,6 +74,7 @@ class ScheduleSettings:
     set_alpha_to_one: bool
     rescale_betas_zero_snr: bool
     use_karras_sigmas: bool
+    sampler: str
     unstated: tuple[str, ...]
 
 
@@ -185,11 +188,21 @@ def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
     defaults = {name: p.default for name, p in inspect.signature(diffusers.DDIMScheduler.__init__).parameters.items()}
     # diffusers keeps under this name which values its constructor filled in.
     filled_in = config.get("_use_default_values", ())
-    fields = [name for name in ScheduleSettings.__dataclass_fields__ if name not in ("scheduler_class", "unstated")]
+    own = ("scheduler_class", "sampler", "unstated")
+    fields = [name for name in ScheduleSettings.__dataclass_fields__ if name not in own]
     values = {name: config.get(name, defaults.get(name, False)) for name in fields}
     values["trained_betas"] = None if values["trained_betas"] is None else tuple(map(float, values["trained_betas"]))
     unstated = tuple(name for name in fields if name in filled_in or name not in config)
-    return ScheduleSettings(scheduler_class=type(scheduler).__name__, unstated=unstated, **values)
+    sampler = _sampler_name(type(scheduler).__name__, config)
+    return ScheduleSettings(scheduler_class=type(scheduler).__name__, sampler=sampler, unstated=unstated, **values)
+
+
+def _sampler_name(scheduler_class: str, config: Mapping[str, Any]) -> str:
+    sampler = sampler_of_class(scheduler_class, config)
+    if sampler is None:
+        return ""
+    spread = [sigmas for sigmas in sampler.sigma_spacings if config.get(f"use_{sigmas.value}_sigmas")]
+    return " ".join([sampler.name, *spread])
 
 
 def _base_digest(folder: Path) -> str | None:
@@ -257,7 +270,8 @@ def checkpoint_digest(parts: "Parts | Checkpoint", schedule: ScheduleSettings, t
     add("vae", _stated(parts.vae))
     add("tokenizer", json.loads(tokenizer_json))
     add("tokens", [parts.tokenizer.pad_token_id, _max_tokens(parts)])
-    add("schedule", asdict(schedule))
+    # what is sampled with by default is no part of what is compiled
+    add("schedule", {name: value for name, value in asdict(schedule).items() if name != "sampler"})
     for component, module in (("text_encoder", parts.text_encoder), ("unet", parts.unet), ("vae", parts.vae)):
         add_weights(digest, component, module.state_dict())
     return digest.hexdigest()

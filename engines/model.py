@@ -20,10 +20,10 @@ from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
-from mezzotint.engines.request import Request, check_request, size_of
+from mezzotint.engines.request import Request, check_request, sampler_of, size_of
 from mezzotint.engines.safety import SafetyChecker
 from mezzotint.engines.sampling import Plan, get_sampler, plan
-from mezzotint.engines.schedule import SigmaSpacing, Spacing
+from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.shapes import Uses
 from mezzotint.engines.variants import CHECK, FULL, decoder_chain
 
@@ -79,7 +79,7 @@ class Model:
             ShapeNotCompiled: the bundle has no engine of that size.
         """
         check_request(request, self.manifest)
-        name = request.sampler or self.manifest.schedule.default_sampler
+        name = sampler_of(request, self.manifest)
         the_plan = self._plan(name, request.steps, request.sigmas, request.spacing, request.eta, request.custom_sigmas)
         calls = unet_calls(the_plan, request)
         num_rows, most = max(len(call.weights) for call in calls), min(self.max_rows.values())
@@ -224,15 +224,13 @@ class Model:
     def _make_plan(
         self, sampler: str, steps: int, sigmas: str, spacing: str, eta: float, custom_sigmas: tuple[float, ...]
     ) -> Plan:
-        found, named_sigmas = get_sampler(sampler)
-        if sigmas and sigmas not in set(SigmaSpacing):
-            raise InvalidRequest(f"sigmas={sigmas!r}: must be one of {', '.join(SigmaSpacing)}, or empty")
+        found, levels = get_sampler(sampler, sigmas)
         return plan(
             found,
             self._schedule,
             steps,
             spacing=Spacing(spacing) if spacing else self.manifest.schedule.timestep_spacing or found.default_spacing,
-            sigmas=SigmaSpacing(sigmas) if sigmas else named_sigmas,
+            sigmas=levels,
             eta=eta,
             custom_sigmas=custom_sigmas,
         )

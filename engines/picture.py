@@ -35,6 +35,7 @@ def parameters_text(
     *,
     seed: int,
     sampler_label: str,
+    schedule_type: str,
     size: tuple[int, int],
     model: str,
     digest: str,
@@ -47,17 +48,17 @@ def parameters_text(
         request: what was asked for.
         seed: the picture's own seed.
         sampler_label: the sampler's name in A1111.
+        schedule_type: its noise levels there; empty where they are as trained.
         size: (height, width) in pixels.
         model: the bundle's name.
         digest: the bundle's digest; its first 12 digits are written.
         precision: the UNet's.
         safety: what was done with a flagged picture.
     """
-    karras = request.sigmas == "karras" or (not request.sigmas and request.sampler.lower().endswith("karras"))
     settings = {
         "Steps": str(request.steps),
         "Sampler": sampler_label,
-        "Schedule type": "Karras" if karras else "",
+        "Schedule type": schedule_type,
         "CFG scale": _number(request.guidance),
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",

@@ -30,10 +30,11 @@ class Request:
 
     Attributes:
         seed: 0 to 2**63 − 1; the same seed gives the same picture, and on a CPU the one that diffusers gives.
-        sampler: our name, diffusers' or A1111's; empty is the checkpoint's own.
-        sigmas: the noise levels: empty is what the sampler's name says, ``default`` as trained, or ``karras``.
+        sampler: our name, diffusers', A1111's or k-diffusion's; empty, or ``automatic``, is the checkpoint's own.
+        sigmas: the noise levels: empty is what the sampler's name says, ``default`` as trained, ``karras``,
+            ``exponential``, ``beta``, or ``automatic``, which is A1111's choice for the sampler.
         spacing: ``leading``, ``trailing`` or ``linspace``; empty is the checkpoint's own.
-        eta: DDIM's share of fresh noise.
+        eta: DDIM's share of fresh noise, or TCD's gamma.
         height: pixels; 0 is the bundle's default, as is ``width``'s.
         preview_every: a small preview after every so many steps; 0 is never.
         latents: float32 [num_images, C, height, width] of latent pixels, unit gaussian noise instead of the seed's.
@@ -105,6 +106,11 @@ def size_of(request: Request, manifest: Manifest) -> tuple[int, int]:
     """Return the (height, width) of the request's pictures, in pixels."""
     latents = manifest.latents
     return request.height or latents.default_height, request.width or latents.default_width
+
+
+def sampler_of(request: Request, manifest: Manifest) -> str:
+    """Return the name of the request's sampler: the checkpoint's own where it names none, or says "automatic"."""
+    return manifest.schedule.default_sampler if request.sampler.lower() in ("", "automatic") else request.sampler
 
 
 def pixel_range(manifest: Manifest, side: str) -> AxisRange:

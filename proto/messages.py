@@ -35,10 +35,10 @@ class Options(TypedDict, total=False):
         steps: denoising steps.
         guidance: how closely to follow the prompt; 1 or less is not at all guided, and twice as fast.
         seed: 0 to 2**63 − 1; picture i is drawn from seed + i. The client draws one if it is left out.
-        sampler: our name, diffusers' or A1111's.
-        sigmas: ``default`` or ``karras``.
+        sampler: our name, diffusers', A1111's or k-diffusion's.
+        sigmas: ``default``, ``karras``, ``exponential``, ``beta`` or ``automatic``.
         spacing: ``leading``, ``trailing`` or ``linspace``.
-        eta: DDIM's share of fresh noise.
+        eta: DDIM's share of fresh noise, TCD's gamma.
         width: pixels, as ``height``.
         num_images: how many pictures.
         preview_every: a preview after every so many steps.

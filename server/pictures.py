@@ -12,7 +12,9 @@ from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.picture import check_format, encode_picture, parameters_text
+from mezzotint.engines.request import sampler_of
 from mezzotint.engines.sampling import get_sampler
+from mezzotint.engines.schedule import SigmaSpacing
 from mezzotint.server.events import Picture, Preview, Timings
 from mezzotint.server.flagged import OnFlagged, shown
 
@@ -57,11 +59,12 @@ def finish_picture(
     if options.format == RAW:
         data = given.pixels.tobytes()
         return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)
-    sampler, _ = get_sampler(request.sampler or manifest.schedule.default_sampler)
+    sampler, sigmas = get_sampler(sampler_of(request, manifest), request.sigmas)
     parameters = parameters_text(
         request,
         seed=image.seed,
         sampler_label=sampler.label,
+        schedule_type="" if sigmas is SigmaSpacing.AS_TRAINED else sigmas.value.capitalize(),
         size=(height, width),
         model=model.name,
         digest=model.digest,

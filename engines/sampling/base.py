@@ -2,17 +2,15 @@
 
 A sampler's file makes a ``Trajectory`` from a ``Setup``; ``plan.py`` turns it into a table of coefficients. No step
 knows arrays: ``Linear`` is all that it may use, so the same function runs on a plan's unit vectors and, in tests, on
-arrays. Imports numpy and the schedule.
+arrays. Imports the schedule.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-import numpy as np
-
-from mezzotint.engines.schedule import NoiseSchedule, Prediction, SigmaSpacing, Spacing, conversion, karras_sigmas
+from mezzotint.engines.schedule import NoiseSchedule, Prediction, SigmaSpacing, Spacing, conversion
 
 
 class Linear(Protocol):
@@ -25,6 +23,9 @@ class Linear(Protocol):
 
 V = TypeVar("V", bound=Linear)
 
+SPREAD = (SigmaSpacing.AS_TRAINED, SigmaSpacing.KARRAS, SigmaSpacing.EXPONENTIAL, SigmaSpacing.BETA)
+"""The noise levels of a sampler that can go from any level to any lower one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Values(Generic[V]):
@@ -34,6 +35,7 @@ class Values(Generic[V]):
         x: the sample, in the sampler's own space.
         x0: the clean sample that the model predicts.
         eps: the unit noise that the model predicts.
+        output: what the model said, be it x0, eps or v.
         noise: fresh unit gaussian noise.
         kept: the ``num_kept`` arrays that the last evaluation kept; zero before the first.
     """
@@ -41,6 +43,7 @@ class Values(Generic[V]):
     x: V
     x0: V
     eps: V
+    output: V
     noise: V
     kept: tuple[V, ...]
 
@@ -80,6 +83,7 @@ class Evaluation:
         input_scale: sample times this is the variance-preserving sample, which the model sees.
         step: the update.
         num_done: the user's steps that are complete after it.
+        draws: whether fresh noise is drawn for it, used or not: so often diffusers draws, and the stream stays in step.
     """
 
     timestep: float
@@ -87,6 +91,7 @@ class Evaluation:
     input_scale: float
     step: Step
     num_done: int
+    draws: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,13 @@ class Sampler:
     Attributes:
         name: its name here.
         label: its name in A1111's web UI.
-        diffusers: its class in diffusers.
+        diffusers: its class in diffusers; empty where there is none.
         num_kept: the arrays that it keeps between evaluations.
         trajectory: the sampler itself.
         aliases: other names that users type, in lower case with spaces.
+        settings: what that class must be set to; of samplers of one class the first in the registry goes by its name.
         sigma_spacings: the noise levels that it can follow.
+        automatic: those that A1111's schedule type "Automatic" gives it.
         takes_eta: whether ``eta`` means anything to it.
         default_spacing: the spacing where neither request nor checkpoint names one: its class's default in diffusers.
     """
@@ -131,35 +138,11 @@ class Sampler:
     num_kept: int
     trajectory: Callable[[Setup], Trajectory]
     aliases: tuple[str, ...] = ()
-    sigma_spacings: tuple[SigmaSpacing, ...] = tuple(SigmaSpacing)
+    settings: Mapping[str, str | int] = field(default_factory=dict)
+    sigma_spacings: tuple[SigmaSpacing, ...] = SPREAD
+    automatic: SigmaSpacing = SigmaSpacing.AS_TRAINED
     takes_eta: bool = False
     default_spacing: Spacing = Spacing.LINSPACE
-
-
-def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
-    """Return (N timesteps, N + 1 sigmas that end in 0, initial scale) of k-diffusion's variance-exploding samplers.
-
-    The initial scale of leading spacing, whose first sigma is below the largest, is that of data and noise together,
-    as in diffusers (``init_noise_sigma``).
-    """
-    schedule = setup.schedule
-    timesteps = schedule.timesteps(setup.num_steps, setup.spacing)
-    sigmas = schedule.sigmas_at(timesteps)
-    if setup.custom_sigmas:
-        sigmas = np.array(setup.custom_sigmas)
-        timesteps = schedule.timesteps_at(sigmas)
-    elif setup.sigmas is SigmaSpacing.KARRAS:
-        sigmas = karras_sigmas(float(sigmas[-1]), float(sigmas[0]), setup.num_steps)
-        timesteps = schedule.timesteps_at(sigmas)
-    largest = float(np.max(sigmas))
-    initial_scale = math.hypot(largest, 1.0) if setup.spacing is Spacing.LEADING else largest
-    return timesteps.tolist(), [*sigmas.tolist(), 0.0], initial_scale
-
-
-def exploding(timestep: float, sigma: float, step: Step, num_done: int) -> Evaluation:
-    """Return the evaluation of a sample x0 + sigma * noise, which the model sees scaled to unit variance."""
-    level = Level.of_ratio(sigma)
-    return Evaluation(timestep, level, level.alpha, step, num_done)
 
 
 def evaluate(
@@ -170,4 +153,4 @@ def evaluate(
     seen = x * evaluation.input_scale
     x0 = seen * to.x0[0] + output * to.x0[1]
     eps = seen * to.noise[0] + output * to.noise[1]
-    return evaluation.step(Values(x, x0, eps, noise, kept)), x0
+    return evaluation.step(Values(x, x0, eps, output, noise, kept)), x0

@@ -2,9 +2,8 @@
 
 import math
 
-import numpy as np
-
 from mezzotint.engines.sampling.base import Evaluation, Level, Sampler, Setup, Step, Trajectory, V, Values
+from mezzotint.engines.sampling.levels import trained_level, whole_timesteps
 from mezzotint.engines.schedule import SigmaSpacing, Spacing
 
 
@@ -27,15 +26,12 @@ def ddim(setup: Setup) -> Trajectory:
     stride = schedule.num_train_timesteps // setup.num_steps
     final = 1.0 if schedule.set_alpha_to_one else alphas[0]
     evaluations = []
-    for i, timestep in enumerate(np.round(schedule.timesteps(setup.num_steps, setup.spacing)).astype(int).tolist()):
-        now = _level(alphas[timestep])
-        last = _level(alphas[timestep - stride] if timestep >= stride else final)
-        evaluations.append(Evaluation(timestep, now, 1.0, ddim_step(now, last, setup.eta), i + 1))
+    for i, timestep in enumerate(whole_timesteps(setup)):
+        now = trained_level(alphas[timestep])
+        last = trained_level(alphas[timestep - stride] if timestep >= stride else final)
+        step = ddim_step(now, last, setup.eta)
+        evaluations.append(Evaluation(timestep, now, 1.0, step, i + 1, draws=setup.eta > 0))
     return Trajectory(1.0, evaluations)
-
-
-def _level(alpha_cumprod: float) -> Level:
-    return Level(math.sqrt(alpha_cumprod), math.sqrt(1.0 - alpha_cumprod))
 
 
 DDIM = Sampler(

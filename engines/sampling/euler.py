@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Callable
 
-from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values, exploding, exploding_levels
+from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
+from mezzotint.engines.sampling.levels import exploding, exploding_levels
 
 
 def euler_step(sigma: float, sigma_next: float) -> Step:
@@ -16,10 +17,15 @@ def euler_step(sigma: float, sigma_next: float) -> Step:
     return step
 
 
+def ancestral(sigma: float, sigma_next: float) -> tuple[float, float]:
+    """Return k-diffusion's (sigma_down, sigma_up): where to step, and the noise that leads up to ``sigma_next``."""
+    sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
+    return sigma_next**2 / sigma, sigma_up  # sigma_down = sqrt(sigma_next² − sigma_up²)
+
+
 def euler_ancestral_step(sigma: float, sigma_next: float) -> Step:
     """k-diffusion's ``sample_euler_ancestral``: an Euler step to below ``sigma_next``, then noise back up to it."""
-    sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
-    sigma_down = sigma_next**2 / sigma  # sqrt(sigma_next² − sigma_up²)
+    sigma_down, sigma_up = ancestral(sigma, sigma_next)
 
     def step(at: Values[V]) -> tuple[V, ...]:
         return (at.x + at.eps * (sigma_down - sigma) + at.noise * sigma_up,)
@@ -29,22 +35,27 @@ def euler_ancestral_step(sigma: float, sigma_next: float) -> Step:
 
 def euler(setup: Setup) -> Trajectory:
     """Euler's method from one noise level to the next."""
-    return _walk(setup, euler_step)
+    return _walk(setup, euler_step, draws=False)
 
 
 def euler_ancestral(setup: Setup) -> Trajectory:
     """Ancestral steps from one noise level to the next; the last one, to sigma 0, adds no noise.
 
-    diffusers has no Karras levels for it; here they are those of Euler, as in k-diffusion.
+    diffusers has trained levels alone for it; here they are those of Euler, as in k-diffusion.
     """
-    return _walk(setup, euler_ancestral_step)
+    return _walk(setup, euler_ancestral_step, draws=True)
 
 
-def _walk(setup: Setup, make_step: Callable[[float, float], Step]) -> Trajectory:
+def _walk(setup: Setup, make_step: Callable[[float, float], Step], *, draws: bool) -> Trajectory:
     timesteps, sigmas, initial_scale = exploding_levels(setup)
     levels = zip(timesteps, itertools.pairwise(sigmas), strict=True)
-    evaluations = [exploding(t, here, make_step(here, there), i + 1) for i, (t, (here, there)) in enumerate(levels)]
-    return Trajectory(initial_scale, evaluations)
+    return Trajectory(
+        initial_scale,
+        [
+            exploding(timestep, here, make_step(here, there), i + 1, draws=draws)
+            for i, (timestep, (here, there)) in enumerate(levels)
+        ],
+    )
 
 
 EULER = Sampler(name="euler", label="Euler", diffusers="EulerDiscreteScheduler", num_kept=0, trajectory=euler)

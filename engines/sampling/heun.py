@@ -1,7 +1,8 @@
 """Heun's method: Karras et al. 2022, "Elucidating the Design Space" (arXiv 2206.00364), algorithm 1."""
 
-from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values, exploding, exploding_levels
+from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
 from mezzotint.engines.sampling.euler import euler_step
+from mezzotint.engines.sampling.levels import exploding, exploding_levels
 
 
 def heun_predictor(sigma: float, sigma_next: float) -> Step:

@@ -72,13 +72,14 @@ def plan(
         num_steps: 1 to the schedule's num_train_timesteps.
         spacing: how timesteps are picked; None is the checkpoint's own choice.
         sigmas: the noise levels.
-        eta: 0 to 1, DDIM's share of fresh noise: 0 is deterministic, 1 is DDPM.
+        eta: 0 to 1, the share of fresh noise: for DDIM 0 is deterministic and 1 is DDPM; for TCD it is gamma.
         custom_sigmas: ``num_steps`` falling noise levels in the place of ``sigmas``; their last step goes to 0.
 
     Raises:
         InvalidRequest: a number is out of range, or the sampler does not take it.
     """
     spacing = schedule.spacing if spacing is None else spacing
+    sigmas = sampler.automatic if sigmas is SigmaSpacing.AUTOMATIC else sigmas
     _check(sampler, schedule, num_steps, sigmas, eta)
     if custom_sigmas and SigmaSpacing.KARRAS not in sampler.sigma_spacings:
         raise InvalidRequest(f"custom_sigmas: sampler {sampler.name} has none; use dpmpp_2m, euler or heun")
@@ -92,6 +93,7 @@ def plan(
         coefficients[e, : len(rows)] = rows
         denoised[e] = x0 @ x, x0 @ output
     uses_noise = np.any(coefficients[..., -1], axis=1)
+    draws = np.array([evaluation.draws for evaluation in evaluations])
     return Plan(
         num_steps=num_steps,
         initial_scale=trajectory.initial_scale,
@@ -100,7 +102,7 @@ def plan(
         coefficients=_frozen(coefficients),
         denoised=_frozen(denoised),
         # An unused draw before a used one is made too: diffusers draws it, and the stream must stay in step.
-        needs_noise=np.logical_or.accumulate(uses_noise[::-1])[::-1].copy(),
+        needs_noise=draws & np.logical_or.accumulate(uses_noise[::-1])[::-1],
         steps=np.array([evaluation.num_done for evaluation in evaluations], dtype=np.int64),
     )
 
@@ -110,8 +112,9 @@ def advance(state: Array, output: Array, noise: Array | None, coefficients: Floa
 
     An image's result is bit for bit the same whoever shares the batch: columns are added element by element in a fixed
     order, without a matrix product, from +0.0. A sum that starts there is never −0.0, so adding a column of coefficient
-    0, which is ±0.0, changes nothing, and columns that no image of the batch uses are left out. This holds for finite
-    arrays: give zeros, not uninitialised memory, as the noise of an image that needs none and as its first kept arrays.
+    0, which is ±0.0, changes nothing, and columns that no image of the batch uses are left out; so are the last kept
+    arrays where none makes them. This holds for finite arrays: give zeros, not uninitialised memory, as the noise of an
+    image that needs none and as its first kept arrays.
 
     Args:
         state: float32 [n, 1 + NUM_KEPT, C, H, W], sample and kept arrays, on any array API device.
@@ -126,8 +129,10 @@ def advance(state: Array, output: Array, noise: Array | None, coefficients: Floa
     if noise is None and used[-1]:
         raise ValueError("noise is None, but an image's plan entry uses it; draw it where Plan.needs_noise is set")
     xp = device.xp(state)
-    factors = xp.reshape(device.from_host(coefficients, state), (*coefficients.shape, *(1,) * (output.ndim - 1)))
     num_state = state.shape[1]
+    num_made = 1 + int(np.flatnonzero(np.any(coefficients, axis=(0, 2))).max(initial=0))
+    made = coefficients[:, :num_made]
+    factors = xp.reshape(device.from_host(made, state), (*made.shape, *(1,) * (output.ndim - 1)))
     columns: Sequence[Array | None] = [*(state[:, i, ...] for i in range(num_state)), output, noise]
     total = None
     for i, column in enumerate(columns):
@@ -135,7 +140,9 @@ def advance(state: Array, output: Array, noise: Array | None, coefficients: Floa
             continue
         term = factors[:, :, i, ...] * xp.expand_dims(column, axis=1)
         total = term + 0.0 if total is None else total + term
-    return xp.zeros_like(state) if total is None else total
+    if total is None:
+        return xp.zeros_like(state)
+    return total if num_made == num_state else xp.concat([total, xp.zeros_like(state[:, num_made:, ...])], axis=1)
 
 
 def _check(sampler: Sampler, schedule: NoiseSchedule, num_steps: int, sigmas: SigmaSpacing, eta: float) -> None:
@@ -146,7 +153,7 @@ def _check(sampler: Sampler, schedule: NoiseSchedule, num_steps: int, sigmas: Si
     if not 0.0 <= eta <= 1.0:
         raise InvalidRequest(f"eta={eta}: must be between 0 and 1")
     if eta and not sampler.takes_eta:
-        raise InvalidRequest(f"eta={eta}: sampler {sampler.name} takes none; leave it out or use ddim")
+        raise InvalidRequest(f"eta={eta}: sampler {sampler.name} takes none; leave it out or use ddim or tcd")
 
 
 def _frozen(values: Any) -> Float32Array:

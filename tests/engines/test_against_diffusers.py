@@ -27,6 +27,11 @@ SCHEDULERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {}),
     "euler karras": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": True}),
     "DPM++ 2M Karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "DPM++ 2M SDE": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    "DPM2 a": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
+    "plms": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "deis beta": (diffusers.DEISMultistepScheduler, {"use_beta_sigmas": True}),
 }
 
 

@@ -4,10 +4,20 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from mezzotint.engines.errors import CheckpointError, InvalidRequest
-from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing, conversion, karras_sigmas
+from mezzotint.engines.schedule import (
+    NoiseSchedule,
+    Prediction,
+    SigmaSpacing,
+    Spacing,
+    beta_quantiles,
+    conversion,
+    karras_sigmas,
+    spread_sigmas,
+)
 
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -74,6 +84,23 @@ def test_karras_sigmas_fall_from_the_largest_to_the_smallest() -> None:
     assert sigmas[-1] == pytest.approx(0.03)
     roots = sigmas ** (1 / 7)
     np.testing.assert_allclose(np.diff(roots), np.diff(roots)[0])
+
+
+def test_exponential_sigmas_have_one_ratio() -> None:
+    sigmas = spread_sigmas(SigmaSpacing.EXPONENTIAL, 0.03, 14.6, 10)
+    assert (sigmas[0], sigmas[-1]) == (pytest.approx(14.6), pytest.approx(0.03))
+    np.testing.assert_allclose(sigmas[1:] / sigmas[:-1], sigmas[1] / sigmas[0])
+
+
+@pytest.mark.parametrize("shape", [0.3, 0.6, 0.9])
+def test_beta_quantiles_are_scipys(shape: float) -> None:
+    shares = 1 - np.linspace(0, 1, 101)
+    np.testing.assert_allclose(beta_quantiles(shares, shape), scipy.stats.beta.ppf(shares, shape, shape), atol=1e-12)
+
+
+def test_levels_of_no_formula_are_refused() -> None:
+    with pytest.raises(ValueError, match="default levels are not spread"):
+        spread_sigmas(SigmaSpacing.AS_TRAINED, 0.03, 14.6, 10)
 
 
 @pytest.mark.parametrize("prediction", Prediction)

@@ -20,6 +20,8 @@ NEIGHBOURS = (
     {"prompt": "a tree", "steps": 3, "sampler": "ddim", "eta": 0.5, "guidance": 4.0, "seed": 5},
     {"prompt": "a pizza", "steps": 8, "guidance": 0.0, "seed": 6, "num_images": 2},
     {"prompt": "a fox", "steps": 5, "guidance": 7.5, "seed": 7, "negative_prompt": "red"},
+    {"prompt": "a bee", "steps": 4, "sampler": "DPM++ SDE Karras", "guidance": 3.0, "seed": 8},
+    {"prompt": "a bus", "steps": 4, "sampler": "DPM++ 2S a", "sigmas": "automatic", "guidance": 1.0, "seed": 9},
 )  # fmt: skip
 
 FAST_NEIGHBOURS = (
@@ -65,13 +67,13 @@ async def _serve(bundle: Path, neighbours: Sequence[Mapping[str, Any]], **option
     return mine.files[0], sum(len(result.files) for result in (*rest, mine))
 
 
-async def test_the_same_seed_gives_the_same_bytes_alone_among_seven_others_and_after_a_restart(
+async def test_the_same_seed_gives_the_same_bytes_alone_among_nine_others_and_after_a_restart(
     emoji_bundle: Path,
 ) -> None:
     alone, _ = await _serve(emoji_bundle, ())
     among, num_images = await _serve(emoji_bundle, NEIGHBOURS)
     again, _ = await _serve(emoji_bundle, ())
-    assert num_images == 9
+    assert num_images == 11
     assert alone == again
     assert alone == among
 

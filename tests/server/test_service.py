@@ -74,6 +74,17 @@ async def test_requests_of_different_steps_samplers_and_guidance_share_calls(ser
     assert together[3] == alone.files
 
 
+async def test_a_picture_names_its_sampler_and_levels_as_a1111_does(served: Running) -> None:
+    for asked, written in (
+        ({"sampler": "dpmpp_2m_karras"}, "Sampler: DPM++ 2M, Schedule type: Karras,"),
+        ({"sampler": "sample_dpmpp_2m_sde", "sigmas": "automatic"}, "Sampler: DPM++ 2M SDE, Schedule type: Exponential,"),
+        ({"sampler": "DPM++ 2M Karras", "sigmas": "default"}, "Sampler: DPM++ 2M, CFG scale"),
+        ({"sampler": "Automatic"}, "Sampler: DDIM, CFG scale"),
+    ):
+        result = await served.client.generate("a cat", steps=2, **asked)
+        assert written in read_parameters(result.files[0])
+
+
 async def test_jpeg_and_webp_are_given_where_they_are_asked_for(served: Running) -> None:
     for kind, name in (("jpeg", "JPEG"), ("webp", "WEBP")):
         result = await served.client.generate("a cat", steps=1, image_format=kind, quality=70)

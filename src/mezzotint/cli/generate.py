@@ -111,19 +111,22 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     "--sampler",
     default="",
     callback=_text,
-    help="ddim, euler, euler_a, heun, dpmpp_2m, or its name in diffusers or A1111. [default: the checkpoint's]",
+    help="dpmpp_2m is good in 20 steps, euler_a and dpmpp_2m_sde add fresh noise, lcm and tcd are for models distilled "
+    "to few steps; any name of docs/samplers.md, or the one in diffusers or A1111. [default: the checkpoint's]",
 )
 @click.option(
     "--sigmas",
     default="",
     callback=_text,
-    help="Noise levels: default, as trained, or karras, which often looks better in few steps. "
-    "[default: what the sampler's name says]",
+    help="Noise levels: default, as trained; karras, which often looks better in few steps; exponential, beta; or "
+    "automatic, what A1111 gives the sampler. [default: what the sampler's name says]",
 )
 @click.option(
     "--spacing", default="", callback=_text, help="leading, trailing or linspace. [default: the checkpoint's]"
 )
-@click.option("--eta", type=float, default=0.0, show_default=True, help="DDIM's share of fresh noise, 0 to 1.")
+@click.option(
+    "--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, 0 to 1, of ddim and tcd."
+)
 @array_options
 @click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
 @click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")

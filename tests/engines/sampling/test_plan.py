@@ -57,11 +57,19 @@ def test_a_plan_applied_is_the_samplers_function_applied_to_arrays(name: str, pr
         np.testing.assert_allclose(preview, x0, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(x0).max()))
 
 
+def count_evaluations(name: str, num_steps: int) -> int:
+    if name in ("heun", "kdpm2", "kdpm2_a", "dpmpp_sde", "dpmpp_2s_a"):
+        return 2 * num_steps - 1
+    if name == "plms":
+        return num_steps + (num_steps > 1)
+    return num_steps + 9 if name == "pndm" else num_steps
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_all_plans_have_one_shape_and_count_their_steps(name: str) -> None:
-    for num_steps in (1, 2, 7):
+    for num_steps in (4, 7) if name == "pndm" else (1, 2, 7):
         ours = make_plan(name, num_steps)
-        num_evaluations = 2 * num_steps - 1 if name == "heun" else num_steps
+        num_evaluations = count_evaluations(name, num_steps)
         assert ours.num_evaluations == num_evaluations
         assert ours.coefficients.shape == (num_evaluations, 1 + NUM_KEPT, 3 + NUM_KEPT)
         assert ours.denoised.shape == (num_evaluations, 2)
@@ -77,8 +85,12 @@ def test_all_plans_have_one_shape_and_count_their_steps(name: str) -> None:
 
 
 def test_only_stochastic_plans_need_noise() -> None:
-    assert {name for name in SAMPLERS if make_plan(name).needs_noise.any()} == {"ddim", "euler_a"}
+    deterministic = {"euler", "heun", "kdpm2", "lms", "dpmpp_2m", "deis", "unipc", "unipc_bh1", "plms", "pndm", "tcd"}
+    assert {name for name in SAMPLERS if not make_plan(name).needs_noise.any()} == deterministic
     assert not plan(SAMPLERS["ddim"], make_schedule(), 5).needs_noise.any()
+    assert plan(SAMPLERS["tcd"], make_schedule(), 5, eta=0.3).needs_noise.tolist() == [True] * 4 + [False]
+    assert make_plan("kdpm2_a", 3).needs_noise.tolist() == [False, True, False, True, False]
+    assert make_plan("dpmpp_sde", 3).needs_noise.tolist() == [True] * 4 + [False]
     assert make_plan("euler_a").needs_noise.tolist() == [True] * 4 + [False]
 
 
@@ -177,8 +189,9 @@ def test_every_number_of_steps_makes_a_finite_plan_or_is_refused(name: str, spac
     for num_steps in (1, 2, 3, 61, 103, 333, 500, 501, 998, 999, 1000):
         try:
             ours = plan(SAMPLERS[name], make_schedule(), num_steps, spacing=spacing)
-        except InvalidRequest:
-            assert name == "dpmpp_2m"
-            assert num_steps >= 999
+        except InvalidRequest as refusal:
+            most = {"lcm": 50, "tcd": 50}.get(name, 998)
+            few = "pndm takes at least 4" in str(refusal)
+            assert num_steps > most or (few and num_steps < 4)
         else:
             assert np.isfinite(ours.coefficients).all()

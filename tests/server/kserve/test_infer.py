@@ -154,7 +154,7 @@ async def test_an_error_in_a_stream_says_whose_it_is(host: Triton) -> None:
         ("sdxl", {}, "NOT_FOUND", "model='sdxl': is not served here; use fake"),
         ("fake", {"model_version": "2"}, "NOT_FOUND", "model='fake': has no version '2'; it has 1 alone"),
         ("fake", {"STEPS": 0}, "INVALID_ARGUMENT", "steps=0: must be between 1 and 1000"),
-        ("fake", {"SCHEDULER": "plms"}, "INVALID_ARGUMENT", "sampler='plms': must be one of ddim"),
+        ("fake", {"SCHEDULER": "magic"}, "INVALID_ARGUMENT", "sampler='magic': must be one of ddim"),
         ("fake", {"WIDTH": 128}, "FAILED_PRECONDITION", "width=128: bundle fake was built for 32 to 64"),
         ("fake", {"PREVIEW_EVERY": 1}, "INVALID_ARGUMENT", "input 'PREVIEW_EVERY': is none of this model's"),
         ("fake", {"outputs": outputs("STEP")}, "INVALID_ARGUMENT", "output 'STEP': is none of this model's"),
