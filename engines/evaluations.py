@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from mezzotint.engines import guidance
 from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.guidance import Weights
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import Plan
 from mezzotint.engines.variants import FULL, SHALLOW
-
-Weights = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def _row_weights(plan: Plan, request: Request) -> list[Weights]:
     both ends down to whole steps first. i / n is rounded as the decimal is that a user types, while n times that
     decimal may miss i.
     """
-    guided, alone = guidance.weights(request.guidance), guidance.weights(1.0)
+    guided, alone = guidance.weights(request.guidance, request.guidance_rescale), guidance.weights(1.0)
     complete = [0, *plan.steps[:-1].tolist()]
     places = [steps / plan.num_steps for steps in complete]
     return [guided if request.guidance_start <= place < request.guidance_end else alone for place in places]

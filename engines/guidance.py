@@ -13,22 +13,34 @@ Array: TypeAlias = Any
 """An array of any library that follows the Python array API: numpy, CuPy, array_api_strict."""
 
 
-def weights(scale: float) -> tuple[float, ...]:
+class Weights(tuple[float, ...]):
+    """An image's row weights, of which the last is the conditional row's.
+
+    Attributes:
+        rescale: 0 to 1, how much of the conditional row's spread the sum is given back: phi of Lin et al. 2023.
+    """
+
+    rescale: float = 0.0
+
+
+def weights(scale: float, rescale: float = 0.0) -> Weights:
     """Return an image's row weights for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, equation 6).
 
     (1 − scale, scale) for the unconditional and the conditional row, or (1.0,) for the conditional row alone at
-    scale ≤ 1, as diffusers, whose turbo models are called with 0.
+    scale ≤ 1, as diffusers, whose turbo models are called with 0; one row is not rescaled.
 
     Raises:
         InvalidRequest: the scale is not finite.
     """
     if not math.isfinite(scale):
         raise InvalidRequest(f"guidance={scale}: must be a finite number; 7.5 is usual, 1 or less is none")
-    return (1.0 - scale, float(scale)) if scale > 1.0 else (1.0,)
+    rows = Weights((1.0 - scale, float(scale)) if scale > 1.0 else (1.0,))
+    rows.rescale = rescale if len(rows) > 1 else 0.0
+    return rows
 
 
 def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
-    """Sum each image's rows by its weights.
+    """Sum each image's rows by its weights, and rescale the sums of those that ask for it.
 
     An image's result is bit for bit the same whoever shares the call: rows are added element by element in their own
     order, from +0.0, which makes the sum never −0.0, so that adding a row of weight 0 changes nothing. An image of
@@ -67,4 +79,22 @@ def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
             row = xp.take(output, device.from_host(index, output), axis=0)
         factor = xp.reshape(factors[j, ...], (-1,) + (1,) * (output.ndim - 1))
         total = row * factor + total
-    return total
+    return _rescaled(total, output, weights)
+
+
+def _rescaled(total: Array, output: Array, weights: Sequence[Sequence[float]]) -> Array:
+    """Give sums back the spread of their conditional row (Lin et al. 2023, arXiv 2305.08891, equations 15 and 16).
+
+    One image after the other, so that its figure does not hang on who shares the call.
+    """
+    phis = [image.rescale if isinstance(image, Weights) else 0.0 for image in weights]
+    if not any(phis):
+        return total
+    xp = device.xp(total)
+    conditional = np.cumsum([len(image) for image in weights]) - 1
+    one = xp.ones_like(total[(0,) * total.ndim])
+    factors = [
+        xp.std(output[int(row), ...]) / xp.std(total[i, ...]) * phi + (1.0 - phi) if phi else one
+        for i, (phi, row) in enumerate(zip(phis, conditional, strict=True))
+    ]
+    return total * xp.reshape(xp.stack(factors), (-1, *(1,) * (total.ndim - 1)))

@@ -63,6 +63,7 @@ def parameters_text(
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",
         "Model": model,
+        "CFG Rescale": _number(request.guidance_rescale) if request.guidance_rescale else "",
         "Guidance interval": _interval(request),
         "Step cache": _step_cache(request),
         "Decoder": request.decoder if request.decoder != FULL else "",

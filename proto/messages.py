@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
         return_latents: give the final latents back.
         guidance_start: guide only from this share of the steps on.
         guidance_end: and only up to this one; elsewhere a step takes half the time.
+        guidance_rescale: how much of the conditional output's spread guided ones are given back, 0 to 1.
         cache_interval: the whole UNet at every n-th evaluation, its outer branch between; 1 is off.
         cache_schedule: the evaluations that run the whole UNet, instead of an interval.
         decoder: ``full`` or ``tiny``.
@@ -80,6 +81,7 @@ class Options(TypedDict, total=False):
     return_latents: bool
     guidance_start: float
     guidance_end: float
+    guidance_rescale: float
     cache_interval: int
     cache_schedule: Sequence[int]
     decoder: str

@@ -43,7 +43,7 @@ _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
 _SCALARS = (
     *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
-    *("return_latents", "guidance_start", "decoder"),
+    *("return_latents", "guidance_start", "guidance_rescale", "decoder"),
 )
 _OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval")
 _LISTS = ("custom_sigmas", "cache_schedule")

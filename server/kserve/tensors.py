@@ -107,6 +107,7 @@ INPUTS = (
     Tensor("ETA", Datatype.FP32, field="eta"),
     Tensor("GUIDANCE_START", Datatype.FP32, field="guidance_start"),
     Tensor("GUIDANCE_END", Datatype.FP32, field="guidance_end"),
+    Tensor("GUIDANCE_RESCALE", Datatype.FP32, field="guidance_rescale"),
     Tensor("CACHE_INTERVAL", Datatype.INT32, field="cache_interval"),
     Tensor("CACHE_SCHEDULE", Datatype.INT32, (-1,), field="cache_schedule"),
     Tensor("DECODER", Datatype.BYTES, field="decoder"),

@@ -85,6 +85,7 @@ def test_what_will_not_be_done_is_a_warning(server: str, tmp_path: Path, capsys:
         (["--model", "cat"], "model='cat'"),
         (["--seed", "-1"], "seed=-1: must be between"),
         (["--guidance-start", "0.9", "--guidance-end", "0.1"], "guidance_start=0.9: must be below guidance_end=0.1"),
+        (["--guidance-rescale", "2"], "guidance_rescale=2.0: must be between 0 and 1"),
         (["--cache-interval", "3"], "cache_interval=3: bundle emoji was built without step caching"),
         (["--cache-schedule", "0,1"], "cache_schedule: bundle emoji was built without step caching"),
         (["--cache-schedule", "0,x"], "cache_schedule='0,x': must be evaluations between commas; such as 0,3,7"),

@@ -90,6 +90,24 @@ def test_without_guidance_one_row_gives_diffusers_picture(
     assert psnr_db((truth * 255).round().astype(np.uint8), made.pixels) >= 45
 
 
+@pytest.mark.parametrize("rescale", [0.7, 1.0])
+def test_rescaled_guidance_gives_diffusers_picture(emoji: Model, emoji_checkpoint: Checkpoint, rescale: float) -> None:
+    request = Request(prompt="a cat", steps=8, guidance=7.0, guidance_rescale=rescale, seed=3, sampler="ddim")
+    made = generate(emoji, [request])[0][0].pixels
+    truth = paint_with_diffusers(
+        emoji_checkpoint,
+        "ddim",
+        [3],
+        "np",
+        prompt="a cat",
+        num_inference_steps=8,
+        guidance_scale=7.0,
+        guidance_rescale=rescale,
+    )[0]
+    assert made is not None
+    assert psnr_db((truth * 255).round().astype(np.uint8), made) >= 45
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_guidance_that_ends_early_gives_diffusers_picture(
     emoji: Model, emoji_checkpoint: Checkpoint, sampler: str

@@ -167,6 +167,7 @@ def test_every_engine_is_warmed_up_at_the_size_it_was_tuned_at(fakes: Fakes) -> 
             {"guidance_start": 0.8, "guidance_end": 0.2},
             "guidance_start=0.8: must be below guidance_end=0.2; for no guidance at all use guidance 1",
         ),
+        ({"guidance_rescale": 1.5}, "guidance_rescale=1.5: must be between 0 and 1; 0 is none, 0.7 is usual"),
         ({"cache_interval": 0}, "cache_interval=0: must be between 1 and 1000"),
         (
             {"cache_interval": 2, "cache_schedule": (0, 3)},

@@ -57,6 +57,27 @@ def test_an_image_is_bit_equal_alone_and_beside_others(xp: ModuleType) -> None:
         start += len(own)
 
 
+@pytest.mark.parametrize("xp", [np, array_api_strict], ids=lambda xp: xp.__name__)
+def test_a_rescaled_sum_has_the_conditional_rows_spread_in_part(xp: ModuleType) -> None:
+    weights = [
+        guidance.weights(7.5, 0.7),
+        guidance.weights(3.0),
+        guidance.weights(1.0, 0.7),
+        guidance.weights(5.0, 1.0),
+    ]
+    output = rows(7)
+    combined = np.asarray(guidance.combine(xp.asarray(output), weights))
+    for image, (first, phi) in enumerate(((0, 0.7), (2, 0.0), (4, 0.0), (5, 1.0))):
+        own = weights[image]
+        plain = sum(row * weight for row, weight in zip(output[first:], own, strict=False))
+        factor = output[first + len(own) - 1].std() / plain.std()
+        np.testing.assert_allclose(combined[image], plain * (phi * factor + 1 - phi), rtol=1e-5, atol=1e-5)
+        alone = np.asarray(guidance.combine(xp.asarray(output[first : first + len(own)]), [own]))
+        assert alone[0].tobytes() == combined[image].tobytes()
+    assert combined[3].std() == pytest.approx(output[6].std(), rel=1e-5)
+    assert combined.dtype == np.float32
+
+
 def test_a_nan_stays_in_its_image() -> None:
     weights = [(1.0,), (-6.5, 7.5), (1.0,)]
     output = rows(4)

@@ -47,7 +47,7 @@ def test_every_sampler_gives_the_same_picture_alone_and_among_all_others(tmp_pat
 
 
 def test_a_call_takes_first_and_second_evaluations_of_a_step_at_once(tmp_path: Path) -> None:
-    model, engines = fake_model(tmp_path)
+    model, _ = fake_model(tmp_path)
     images = [model.start(request)[0] for request in requests_of(("heun", "dpmpp_sde", "euler_a"), 4)]
     for image in images:
         run_call(model, Batch((image,)))

@@ -77,7 +77,10 @@ async def test_requests_of_different_steps_samplers_and_guidance_share_calls(ser
 async def test_a_picture_names_its_sampler_and_levels_as_a1111_does(served: Running) -> None:
     for asked, written in (
         ({"sampler": "dpmpp_2m_karras"}, "Sampler: DPM++ 2M, Schedule type: Karras,"),
-        ({"sampler": "sample_dpmpp_2m_sde", "sigmas": "automatic"}, "Sampler: DPM++ 2M SDE, Schedule type: Exponential,"),
+        (
+            {"sampler": "sample_dpmpp_2m_sde", "sigmas": "automatic"},
+            "Sampler: DPM++ 2M SDE, Schedule type: Exponential,",
+        ),
         ({"sampler": "DPM++ 2M Karras", "sigmas": "default"}, "Sampler: DPM++ 2M, CFG scale"),
         ({"sampler": "Automatic"}, "Sampler: DDIM, CFG scale"),
     ):

@@ -86,6 +86,14 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="Guide only up to this share of the steps; the middle of a picture's steps is what guidance is needed for.",
 )
 @click.option(
+    "--guidance-rescale",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Give guided outputs this share of the conditional one's spread back, 0 to 1: 0.7 keeps pictures of strong "
+    "guidance, or of models with zero terminal SNR, from too much contrast.",
+)
+@click.option(
     "--cache-interval",
     type=int,
     default=1,
