@@ -127,6 +127,9 @@ class Walk:
             self.levels = [float(-b) for _, b in by_epsilon.denoised]
         if name in MULTISTEP:
             self.exact_sigmas(Setup(self.schedule, num_steps, self.schedule.spacing, sigmas, 0.0))
+        if hasattr(self.scheduler, "set_begin_index"):
+            # else it looks its first timestep up, and finds the second one where both are truncated to the same
+            self.scheduler.set_begin_index(0)
         self.extra = {"eta": 0.0, **options} if SAMPLERS[name].takes_eta else options
         self.generator = torch.Generator("cpu").manual_seed(SEED)
         self.stream = NoiseStream(SEED)
@@ -195,7 +198,8 @@ def test_the_walk_is_diffusers_with_every_setting(
     name: str, sigmas: SigmaSpacing, spacing: Spacing, prediction: Prediction
 ) -> None:
     config = make_config(prediction_type=prediction.value, timestep_spacing=spacing.value)
-    for num_steps in (4, 10, 25, 50) if name == "pndm" else (1, 2, 4, 10, 25, 50):
+    # theirs has no fewer steps of PNDM, and loses the digits of KDPM2 a's low levels in float32
+    for num_steps in (4, 10, 25, 50) if name in ("pndm", "kdpm2_a") else (1, 2, 4, 10, 25, 50):
         Walk(name, config, sigmas, num_steps).check()
 
 
@@ -214,6 +218,8 @@ def test_the_walk_is_diffusers_for_other_schedules(name: str, spacing: Spacing) 
         {"beta_schedule": "squaredcos_cap_v2", "set_alpha_to_one": True},
         {"trained_betas": np.linspace(0.001, 0.1, 100).tolist(), "num_train_timesteps": 100},
     ):
+        if name == "kdpm2_a" and changes.get("beta_schedule") == "squaredcos_cap_v2":
+            continue  # theirs is NaN: in float32 nothing is left of sigma_down below the cosine schedule's first level
         config = make_config(timestep_spacing=spacing.value, prediction_type="epsilon", **changes)
         Walk(name, config, SigmaSpacing.AS_TRAINED, 7).check()
 
