@@ -57,7 +57,7 @@ STOCHASTIC = {
 
 STEPS = (40, 80, 160, 320)
 SDE_STEPS = (10, 20, 50, 120, 320)
-FITTED = dict.fromkeys(ORDERS, STEPS) | {"lms": STEPS[1:]}
+FITTED = dict.fromkeys(ORDERS, STEPS) | {"lms": STEPS[2:]}
 """The steps that an order is fitted to: a method of order 4 comes to it late."""
 
 

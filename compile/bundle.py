@@ -133,7 +133,7 @@ def _schedule(settings: ScheduleSettings, sampler: str) -> ScheduleEntry:
         prediction_type=Prediction(settings.prediction_type),
         timestep_spacing=Spacing(settings.timestep_spacing) if stated_spacing else None,
         steps_offset=settings.steps_offset,
-        # DDIM alone reads it, and its default in diffusers is True
+        # DDIM and PNDM read it, and DDIM's default in diffusers is True
         set_alpha_to_one="set_alpha_to_one" in settings.unstated or settings.set_alpha_to_one,
         rescale_betas_zero_snr=settings.rescale_betas_zero_snr,
         default_sampler=sampler,

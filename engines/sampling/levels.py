@@ -11,6 +11,9 @@ from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.sampling.base import Evaluation, Level, Setup, Step
 from mezzotint.engines.schedule import SigmaSpacing, Spacing, spread_sigmas
 
+NUM_DISTILLED = 50
+"""The timesteps of LCM's and TCD's distillation, diffusers' ``original_inference_steps``."""
+
 
 def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
     """Return (N timesteps, N + 1 sigmas that end in 0, initial scale) of k-diffusion's variance-exploding samplers.
@@ -106,10 +109,6 @@ def distilled_timesteps(setup: Setup, name: str) -> list[int]:
     distilled: npt.NDArray[np.int64] = np.arange(NUM_DISTILLED, 0, -1) * stride - 1
     picked = np.floor(np.linspace(0, NUM_DISTILLED, setup.num_steps, endpoint=False)).astype(np.int64)
     return [int(timestep) for timestep in distilled[picked].tolist()]
-
-
-NUM_DISTILLED = 50
-"""The timesteps of LCM's and TCD's distillation, diffusers' ``original_inference_steps``."""
 
 
 def log_snr(ratio: float) -> float:
