@@ -120,3 +120,7 @@ class TrainError(MezzotintError):
 
 class TrainConfigError(TrainError):
     """An option of a training run is unknown, or its value cannot be used."""
+
+
+class TrainingStopped(TrainError):
+    """A training run was told to stop, and has saved itself; it can go on from there."""

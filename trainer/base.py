@@ -1,6 +1,7 @@
 """The model that a run starts from, as its parts; where they were read from is the caller's business."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import diffusers
 import transformers
@@ -25,3 +26,7 @@ class Base:
     vae: diffusers.AutoencoderKL
     tokenizer: transformers.CLIPTokenizerFast
     scheduler: diffusers.SchedulerMixin
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return itself: a copy of a training module (Lightning's for an average) needs none of what is frozen."""
+        return self

@@ -13,6 +13,7 @@ import click
 from mezzotint.engines import errors
 
 INTERRUPTED = 130
+STOPPED = 143  # as a shell says that SIGTERM ended a process
 
 EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
     {
@@ -35,6 +36,7 @@ EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
         errors.Unavailable: 5,
         errors.FlaggedPicture: 5,
         errors.EngineFailed: 5,
+        errors.TrainingStopped: STOPPED,
     }
 )
 """An error's code is that of the nearest class above it; click's own usage errors exit with 2 as well."""
