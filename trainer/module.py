@@ -47,12 +47,11 @@ class DreamBooth(LightningModule):
         self.register_buffer("alphas", schedule.alphas_cumprod.float(), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch, and log it."""
+        """Return the loss of a batch, and log its halves; the loss of a whole step is its watchers' to log."""
         losses = self.losses(batch)
-        self._log("loss", losses.total, prog_bar=True)
         if losses.prior is not None:
-            self._log("instance_loss", losses.instance)
-            self._log("prior_loss", losses.prior)
+            halves = {"train/instance_loss": losses.instance.detach(), "train/prior_loss": losses.prior.detach()}
+            self.log_dict(halves, sync_dist=self.trainer.world_size > 1)
         return losses.total
 
     def losses(self, batch: Batch) -> loss.Losses:
@@ -153,9 +152,6 @@ class DreamBooth(LightningModule):
         encoder = self.base.text_encoder if self.text_encoder is None else self.text_encoder
         states: torch.Tensor = encoder(batch["tokens"], return_dict=False)[0]
         return states
-
-    def _log(self, name: str, value: torch.Tensor, *, prog_bar: bool = False) -> None:
-        self.log(f"train/{name}", value.detach(), prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
 
 
 def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

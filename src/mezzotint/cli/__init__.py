@@ -13,6 +13,7 @@ import click
 from mezzotint.cli.errors import run
 
 _COMMANDS = (
+    "train",
     "compile",
     "build",
     "tune",

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from mezzotint.compile.job import StageEvent
@@ -53,6 +62,44 @@ class CompileProgress:
         if task is not None:
             self._progress.remove_task(task)
         self._console.print(_finished_line(event))
+
+
+class PaintProgress:
+    """A bar over pictures that are painted; gone when the last one is there."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+
+    def report(self, done: int, total: int) -> None:
+        """Show how many pictures there are."""
+        if self._progress is None and self._console.is_terminal:
+            columns = (
+                TextColumn("class pictures"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+            )
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._task = self._progress.add_task("class pictures")
+            self._progress.start()
+        if self._progress is not None:
+            self._progress.update(self._task, total=total, completed=done)
+        if done == total:
+            self._stop()
+            self._console.print(f"class pictures: {total}")
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
 
 
 def size_text(num_bytes: int) -> str:
