@@ -15,6 +15,7 @@ _LIBRARIES = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
     "tensorrt": FLAVOURS,  # one API; either will do
+    "triton": (),  # what it needs depends on the device: it asks itself
 }
 _EXTRA = {"openvino": "serve", "onnxruntime": "ort", "tensorrt": "tensorrt"}
 
@@ -25,8 +26,9 @@ def get_backend(name: str) -> Backend:
     """Return a backend by name. Raises BundleError where it is unknown or its library is not installed."""
     if name not in _LIBRARIES:
         raise BundleError(f"backend {name!r}: must be one of {', '.join(BACKENDS)}")
-    if all(importlib.util.find_spec(library) is None for library in _LIBRARIES[name]):
-        missing = " or ".join(_LIBRARIES[name])
+    libraries = _LIBRARIES[name]
+    if libraries and all(importlib.util.find_spec(library) is None for library in libraries):
+        missing = " or ".join(libraries)
         raise BundleError(f"backend {name}: {missing} is not installed; `pip install 'mezzotint[{_EXTRA[name]}]'`")
     # OpenVINO's package reports its use over the network unless this one is missing, and forks to do so.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ _COMMANDS = (
     "capacity",
     "serve",
     "deploy-ray",
+    "export-triton",
     "generate",
     "models",
     "inspect",

@@ -1,0 +1,135 @@
+"""The model that streams: our core inside a process of Triton's python backend, answering steps and then pictures.
+
+All of Triton's concurrent requests come to the one core, so that they share denoising steps.
+"""
+
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from mezzotint.engines.bundle import plan_loading
+from mezzotint.engines.errors import MezzotintError
+from mezzotint.server import logs
+from mezzotint.server.app import load_served
+from mezzotint.server.convert import is_id
+from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
+from mezzotint.server.handle import Handle
+from mezzotint.server.health import Failures
+from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
+from mezzotint.server.triton.answer import Answer
+from mezzotint.server.triton.counts import Counts
+from mezzotint.server.triton.layout import BUNDLE
+from mezzotint.server.triton.settings import read_settings
+from mezzotint.server.triton.watch import Watch
+from mezzotint.server.triton.wording import TAKE_BACK, TICKET
+
+_DRAIN_SECONDS = 30.0
+
+
+class StreamModel:
+    """A decoupled model of the python backend."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the bundle beside ``model.py`` and start its loop."""
+        logs.set_up("info", "text")
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._counts = Counts()
+        try:
+            settings = read_settings({name: value["string_value"] for name, value in parameters.items()})
+            loading = plan_loading([folder], settings.load)
+            never = Failures(0, lambda: None)
+            self._core = load_served(folder, settings.load, settings.core, loading, self._counts, never)
+        except MezzotintError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        self._tickets: dict[str, Taken] = {}
+        self._watch = Watch()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests in; they are answered from other threads."""
+        for request in requests:
+            given = request.request_id()
+            taken = Taken(request, given if given and is_id(given) else uuid.uuid4().hex, self._tickets)
+            try:
+                self._take(request, taken)
+            except Exception as error:
+                taken.answer.fail(error)
+
+    def finalize(self) -> None:
+        """Finish what was taken in, and free the engines."""
+        self._core.drain(_DRAIN_SECONDS)
+        self._core.close()
+        self._watch.close()
+        self._counts.close()
+
+    def _take(self, request: Any, taken: "Taken") -> None:
+        parameters = json.loads(request.parameters() or "{}")
+        if TAKE_BACK in parameters:
+            other = self._tickets.get(parameters[TAKE_BACK])
+            if other is not None:
+                other.take_back()
+            taken.answer.end()
+            return
+        taken.name(parameters.get(TICKET, ""))
+        inputs = {tensor.name(): _own(tensor) for tensor in request.inputs()}
+        taken.asked = read_inputs(inputs, request.requested_output_names(), decoupled=True)
+        timeout_us = request.timeout()
+        taken.handle = self._core.submit(
+            taken.asked.request,
+            request_id=taken.answer.request_id,
+            on_event=taken.hear,
+            picture=taken.asked.picture,
+            deadline=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+        )
+        self._watch.add(taken.answer)
+
+
+class Taken:
+    """A request that the core may have."""
+
+    asked: Asked
+    handle: Handle | None = None
+
+    def __init__(self, request: Any, request_id: str, tickets: "dict[str, Taken]") -> None:
+        self.answer = Answer(request, request_id, self.take_back, self._forget)
+        self._tickets = tickets
+        self._ticket = ""
+
+    def name(self, ticket: str) -> None:
+        """Let it be taken back by its ticket, if it has one."""
+        if ticket:
+            self._ticket, self.answer.for_twin = ticket, True
+            self._tickets[ticket] = self
+
+    def take_back(self) -> None:
+        """Have it end before its next step."""
+        if self.handle is not None:
+            self.handle.cancel()
+
+    def hear(self, event: Event) -> None:
+        """Answer with what the core says."""
+        wanted = self.asked.outputs
+        match event:
+            case Progress() if self.asked.wants_progress:
+                self.answer.send(progress_outputs(event, wanted))
+            case Picture():
+                self.answer.send(picture_outputs([event], wanted))
+            case Finished():
+                self.answer.end()
+            case Failed():
+                self.answer.fail(event.error)
+
+    def _forget(self) -> None:
+        self._tickets.pop(self._ticket, None)
+
+
+def _own(tensor: Any) -> Array:
+    """Return a tensor's values in memory of our own: Triton's is given back before the request has ended."""
+    return np.array(tensor.as_numpy())
