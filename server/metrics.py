@@ -17,7 +17,7 @@ from mezzotint.server.observer import Answer, Call, Ending, Observer
 
 _CALL_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
-_ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+ROW_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
 class Metrics(Observer):
@@ -50,7 +50,7 @@ class Metrics(Observer):
         self._step = self._histogram(
             "mezzotint_step_seconds", "Seconds of a UNet call.", ["model", "variant"], _CALL_BUCKETS
         )
-        self._rows = self._histogram("mezzotint_step_rows", "Rows of a UNet call.", ["model", "variant"], _ROW_BUCKETS)
+        self._rows = self._histogram("mezzotint_step_rows", "Rows of a UNet call.", ["model", "variant"], ROW_BUCKETS)
         self._request = self._histogram(
             "mezzotint_request_seconds", "Seconds from a request's arrival to its end.", ["model"], _REQUEST_BUCKETS
         )

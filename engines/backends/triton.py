@@ -1,9 +1,9 @@
 """Triton Inference Server: engines that are models of one, called by KServe v2 over gRPC, host arrays both ways.
 
-A device is where the server's gRPC port is, ``HOST:PORT`` or ``grpcs://HOST:PORT`` for TLS; ``inside`` is the server that
-runs this process as a model. An engine's file names its model; what that model runs is compared by digest when it is
-loaded. Calls have a time limit, are not tried again, and fail their own pictures; a server that fails every call is a
-model that is loaded again (``serve --max-failures``), and says so in its health.
+A device is where the server's gRPC port is, ``HOST:PORT`` or ``grpcs://HOST:PORT`` for TLS; ``inside`` is the server
+that runs this process as a model. An engine's file names its model; what that model runs is compared by digest when it
+is loaded. Calls have a time limit, are not tried again, and fail their own pictures; a model whose calls all fail is
+loaded again (``serve --max-failures``), and its health says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -129,8 +129,8 @@ class TritonBackend:
         if digest is not None and digest != remote.sha256:
             server.close()
             raise BundleError(
-                f"{spec.component}: model {remote.model} of {device} runs another engine ({digest[:12] or 'unnamed'}) than "
-                f"this bundle was exported with ({remote.sha256[:12]}); export it again"
+                f"{spec.component}: model {remote.model} of {device} runs another engine ({digest[:12] or 'unnamed'}) "
+                f"than this bundle was exported with ({remote.sha256[:12]}); export it again"
             )
         return TritonEngine(server, remote, spec, device, options.row_counts)
 

@@ -6,9 +6,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from mezzotint.engines.image import Stage
+from mezzotint.server.metrics import ROW_BUCKETS
 from mezzotint.server.observer import Call, Observer
-
-_ROW_BUCKETS = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0]
 
 
 class Counts(Observer):
@@ -37,7 +36,9 @@ class Counts(Observer):
     def _called(self, call: Call) -> None:
         self._metric(self._busy, model=call.model, stage=call.stage).increment(call.ended - call.began)
         if call.stage is Stage.DENOISE:
-            rows = self._metric(self._rows, _ROW_BUCKETS, model=call.model, variant=call.variant)
+            rows = self._metric(
+                self._rows, [float(rows) for rows in ROW_BUCKETS], model=call.model, variant=call.variant
+            )
             rows.observe(call.num_rows)
 
     def _left(self, model: str, outcome: str) -> None:

@@ -83,7 +83,7 @@ def component_config(name: str, entry: EngineEntry, *, native: bool, parameters:
             ("max_batch_size", 0),
             *(("input", _engine_tensor(tensor)) for tensor in entry.inputs),
             *(("output", _engine_tensor(tensor)) for tensor in entry.outputs),
-            ("#", "With `tritonserver --rate-limit=execution_count` the engines of one device run one after the other."),
+            ("#", "With `tritonserver --rate-limit=execution_count` no two of these engines run at once."),
             ("instance_group", [("count", 1), ("kind", kind), ("rate_limiter", resources)]),
             *_parameters(
                 {**(_native_parameters(entry) if native else parameters), DIGEST: next(iter(entry.files.values()))}
@@ -130,9 +130,7 @@ def _named(name: str, datatype: str, dims: Sequence[int]) -> Fields:
 
 
 def _parameters(parameters: Mapping[str, str]) -> Fields:
-    return [
-        ("parameters", [("key", name), ("value", [("string_value", text)])]) for name, text in parameters.items()
-    ]
+    return [("parameters", [("key", name), ("value", [("string_value", text)])]) for name, text in parameters.items()]
 
 
 def _native_backend(entry: EngineEntry) -> str:

@@ -19,8 +19,8 @@ from mezzotint.server import logs
 from mezzotint.server.app import load_served
 from mezzotint.server.convert import is_id
 from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
-from mezzotint.server.handle import Handle
 from mezzotint.server.health import Failures
+from mezzotint.server.joins import Handle
 from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
 from mezzotint.server.triton.answer import Answer
 from mezzotint.server.triton.counts import Counts

@@ -1,4 +1,4 @@
-"""The model of one response: all pictures of a request at once. The streaming model makes them, inside the same Triton."""
+"""The model of one response: all pictures of a request at once, made by the streaming one in the same Triton."""
 
 import threading
 import uuid

@@ -1,4 +1,4 @@
-"""What Triton's own types would say, without Triton: error codes, a stream's parts joined, and the two models' signs."""
+"""What the two models say to each other, and error codes. Knows Triton's words, not its module."""
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType

@@ -13,9 +13,12 @@ from mezzotint.server.config import CoreConfig
 
 
 @asynccontextmanager
-async def serving(bundle: Path, config: CoreConfig | None = None) -> AsyncIterator[tuple[Model, str]]:
+async def serving(
+    bundle: Path, config: CoreConfig | None = None, load: LoadOptions | None = None
+) -> AsyncIterator[tuple[Model, str]]:
     """Serve a bundle; gives its model and the server's address."""
-    core = await asyncio.to_thread(load_core, bundle, LoadOptions(devices={}, cache=False), config or CoreConfig())
+    load = load or LoadOptions(devices={}, cache=False)
+    core = await asyncio.to_thread(load_core, bundle, load, config or CoreConfig())
     server = Server(Catalog([core.model.name]))
     server.catalog.add(core)
     port = await server.start("127.0.0.1", 0)

@@ -78,7 +78,9 @@ Examples:
     show_default=True,
     help="Pictures that may wait; more are refused at once.",
 )
-@click.option("--policy", default="log-boost", show_default=True, metavar="NAME", help="Who goes first, as for `serve`.")
+@click.option(
+    "--policy", default="log-boost", show_default=True, metavar="NAME", help="Who goes first, as for `serve`."
+)
 @click.option(
     "--on-flagged",
     type=click.Choice(["mark", "blur", "refuse"]),
@@ -98,9 +100,9 @@ def command(
 ) -> None:
     """Write BUNDLE as models of a Triton model repository.
 
-    NAME_stream answers steps and then pictures and holds the scheduler, so that all of Triton's concurrent requests share
-    denoising steps; NAME answers all pictures of a request at once. Their config.pbtxt may be edited: its parameters are
-    the options below.
+    NAME_stream answers steps and then pictures and holds the scheduler, so that all of Triton's concurrent requests
+    share denoising steps; NAME answers all pictures of a request at once. Their config.pbtxt may be edited: its
+    parameters are the options below.
     """
     from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle
     from mezzotint.server.triton.settings import Settings
