@@ -69,8 +69,8 @@ def _make(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
     pins.write_text("\n".join(source["pins"]), encoding="utf-8")
     triton, *others = source["requirements"]
     pip = [folder / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", triton], check=True)
-    subprocess.run([*pip, "--constraint", pins, *others], check=True)
+    subprocess.run([*pip, "--no-deps", triton], check=True, capture_output=True)
+    subprocess.run([*pip, "--constraint", pins, *others], check=True, capture_output=True)
     packages = _packages(folder)
     (packages / "mezzotint.pth").write_text(source["code"], encoding="utf-8")
     shutil.copytree(packages / "pytriton" / "tritonserver", folder / "tritonserver")

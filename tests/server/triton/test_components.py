@@ -109,7 +109,7 @@ async def test_requests_of_our_server_share_the_remote_calls(parts: Parts) -> No
 
         def ask(seed: int) -> bytes:
             with Client(target) as own:
-                return own.generate("a cat", steps=4, seed=seed).images[0].data
+                return own.generate("a cat", steps=4, seed=seed).files[0]
 
         files = await asyncio.gather(*(asyncio.to_thread(ask, seed) for seed in range(4)))
     assert len(set(files)) == 4

@@ -37,7 +37,7 @@ async def test_files_are_those_of_our_own_server_byte_by_byte(
         def ours() -> list[bytes]:
             with Client(target) as own:
                 made = own.generate(PROMPT, steps=6, seed=7, guidance=4, num_images=2, sampler="Euler a")
-            return [image.data for image in made.images]
+            return made.files
 
         files = await asyncio.to_thread(ours)
     assert list(result.as_numpy("FILES")) == files
