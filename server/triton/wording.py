@@ -29,7 +29,7 @@ CODES: Mapping[grpc.StatusCode, str] = MappingProxyType(
 )
 """Triton's error codes by gRPC's; it has fewer, and what is not here is INTERNAL."""
 
-INTERNAL = "INTERNAL"
+INTERNAL, UNAVAILABLE = "INTERNAL", "UNAVAILABLE"
 
 _ORDER = "IMAGE_INDEX"
 
@@ -40,9 +40,9 @@ def with_code(code: str, message: str) -> str:
 
 
 def code_of(text: str) -> tuple[str, str]:
-    """Return the code and the message of such a text; one of Triton's own is INTERNAL."""
+    """Return the code and the message of such a text; one of Triton's own says that our other model is away."""
     code, _, message = text.partition(": ")
-    return (code, message) if code in {*CODES.values(), INTERNAL} else (INTERNAL, text)
+    return (code, message) if code in {*CODES.values(), INTERNAL} else (UNAVAILABLE, text)
 
 
 def names_to_ask(wanted: Collection[str]) -> list[str]:

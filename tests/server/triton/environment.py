@@ -56,7 +56,7 @@ def environment() -> Path:
     source = {
         "requirements": [_TRITON, _NUMPY, *requirements],
         "pins": [pin for pin in pins if not pin.startswith(("#", "numpy=="))],
-        "code": str(ROOT / "src"),
+        "code": str(ROOT),
         "python": sys.version,
     }
     made(FOLDER, source, lambda folder: _make(folder, source))
@@ -71,8 +71,8 @@ def _make(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
     pip = [folder / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", triton], check=True, capture_output=True)
     subprocess.run([*pip, "--constraint", pins, *others], check=True, capture_output=True)
+    subprocess.run([*pip, "--no-deps", "--editable", source["code"]], check=True, capture_output=True)
     packages = _packages(folder)
-    (packages / "mezzotint.pth").write_text(source["code"], encoding="utf-8")
     shutil.copytree(packages / "pytriton" / "tritonserver", folder / "tritonserver")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = folder / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"

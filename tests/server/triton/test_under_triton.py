@@ -83,7 +83,7 @@ def test_sixteen_clients_share_steps(served: Triton) -> None:
 
     def ask(seed: int) -> np.ndarray:
         with client.InferenceServerClient(served.grpc) as own:
-            return own.infer("emoji", inputs(steps=20, seed=seed, guidance_scale=4.0)).as_numpy("IMAGES")
+            return own.infer("emoji", inputs(steps=20, seed=seed, guidance_scale=1.0)).as_numpy("IMAGES")
 
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(ask, range(16)))
@@ -97,8 +97,8 @@ def test_sixteen_clients_share_steps(served: Triton) -> None:
     eventually(counted)
     after = served.scraped()
     calls, rows = (of_rows(after, what) - of_rows(before, what) for what in ("count", "sum"))
-    assert rows == 17 * 20 * 2
-    assert rows / calls > 3  # a picture alone has two
+    assert rows == 17 * 20
+    assert rows / calls > 1.5  # a picture alone has one: it is not guided
 
 
 @pytest.mark.parametrize("model", ["emoji", "emoji_stream"])

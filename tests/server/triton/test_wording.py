@@ -1,7 +1,7 @@
 import numpy as np
 
 from mezzotint.server.status import CODES as STATUS
-from mezzotint.server.triton.wording import CODES, INTERNAL, code_of, joined, names_to_ask, with_code
+from mezzotint.server.triton.wording import CODES, code_of, joined, names_to_ask, with_code
 
 
 def test_every_status_but_internal_has_a_code_of_tritons() -> None:
@@ -14,8 +14,8 @@ def test_an_errors_code_survives_as_text() -> None:
     assert code_of(with_code("INVALID_ARG", "steps=0: must be 1")) == ("INVALID_ARG", "steps=0: must be 1")
 
 
-def test_an_error_of_tritons_own_is_internal() -> None:
-    assert code_of("model 'x': is not ready") == (INTERNAL, "model 'x': is not ready")
+def test_an_error_of_tritons_own_is_that_the_model_is_away() -> None:
+    assert code_of("model 'x': is not ready") == ("UNAVAILABLE", "model 'x': is not ready")
 
 
 def test_pictures_of_a_stream_are_joined_in_the_requests_order() -> None:
