@@ -6,6 +6,7 @@ is loaded. Calls have a time limit, are not tried again, and fail their own pict
 loaded again (``serve --max-failures``), and its health says so.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -156,6 +157,8 @@ def _server(device: str) -> Server:
         from mezzotint.engines.backends.triton_inside import InsideServer
 
         return InsideServer()
+    if importlib.util.find_spec("tritonclient") is None:
+        raise BundleError("backend triton: tritonclient is not installed; `pip install 'mezzotint[triton]'`")
     from mezzotint.engines.backends.triton_grpc import GrpcServer
 
     return GrpcServer(device)
