@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from mezzotint.engines.bundle import plan_loading
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server import logs
-from mezzotint.server.app import load_served
+from mezzotint.server.app import load_core
 from mezzotint.server.convert import is_id
 from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
-from mezzotint.server.health import Failures
 from mezzotint.server.joins import Handle
 from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
 from mezzotint.server.triton.answer import Answer
@@ -44,9 +42,7 @@ class StreamModel:
         self._counts = Counts()
         try:
             settings = read_settings({name: value["string_value"] for name, value in parameters.items()})
-            loading = plan_loading([folder], settings.load)
-            never = Failures(0, lambda: None)
-            self._core = load_served(folder, settings.load, settings.core, loading, self._counts, never)
+            self._core = load_core(folder, settings.load, settings.core, observer=self._counts)
         except MezzotintError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._tickets: dict[str, Taken] = {}
