@@ -109,7 +109,7 @@ def remote_bundle(bundle: Path, manifest: Manifest, output: Path, device: str, o
         changed = {
             "backend": "triton",
             "backend_version": PROTOCOL,
-            "flavour": f"{entry.backend} {entry.backend_version}",
+            "flavour": "",
             "device": device,
             "files": {name: hashlib.sha256(text.encode()).hexdigest()},
             "resident_bytes": {},
