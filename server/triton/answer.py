@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from mezzotint.server.kserve.tensors import Array
@@ -84,3 +85,8 @@ class Answer:
                 self._sender.send(response, flags=flags)
         if last:
             self._on_end()
+
+
+def own_array(tensor: Any) -> Array:
+    """Return a tensor's values in memory of our own: Triton's is given back before the request has ended."""
+    return np.array(tensor.as_numpy())

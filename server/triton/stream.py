@@ -10,7 +10,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from mezzotint.engines.errors import MezzotintError
@@ -19,8 +18,8 @@ from mezzotint.server.app import load_core
 from mezzotint.server.convert import is_id
 from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
 from mezzotint.server.joins import Handle
-from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
-from mezzotint.server.triton.answer import Answer
+from mezzotint.server.kserve.tensors import Asked, picture_outputs, progress_outputs, read_inputs
+from mezzotint.server.triton.answer import Answer, own_array
 from mezzotint.server.triton.counts import Counts
 from mezzotint.server.triton.layout import BUNDLE
 from mezzotint.server.triton.settings import read_settings
@@ -74,7 +73,7 @@ class StreamModel:
             taken.answer.end()
             return
         taken.name(parameters.get(TICKET, ""))
-        inputs = {tensor.name(): _own(tensor) for tensor in request.inputs()}
+        inputs = {tensor.name(): own_array(tensor) for tensor in request.inputs()}
         taken.asked = read_inputs(inputs, request.requested_output_names(), decoupled=True)
         timeout_us = request.timeout()
         taken.handle = self._core.submit(
@@ -124,8 +123,3 @@ class Taken:
 
     def _forget(self) -> None:
         self._tickets.pop(self._ticket, None)
-
-
-def _own(tensor: Any) -> Array:
-    """Return a tensor's values in memory of our own: Triton's is given back before the request has ended."""
-    return np.array(tensor.as_numpy())

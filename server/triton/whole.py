@@ -8,7 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from mezzotint.server.kserve.tensors import STREAM
-from mezzotint.server.triton.answer import Answer
+from mezzotint.server.triton.answer import Answer, own_array
 from mezzotint.server.triton.watch import Watch
 from mezzotint.server.triton.wording import TAKE_BACK, TICKET, code_of, joined, names_to_ask
 
@@ -27,27 +27,29 @@ class WholeModel:
         How many there are is bounded by the streaming model, which refuses what its queue does not hold.
         """
         for request in requests:
-            threading.Thread(target=self._answer, args=(request,), name="mezzotint-request", daemon=True).start()
+            inputs = [pb_utils.Tensor(tensor.name(), own_array(tensor)) for tensor in request.inputs()]
+            args = (request, inputs)
+            threading.Thread(target=self._answer, args=args, name="mezzotint-request", daemon=True).start()
 
     def finalize(self) -> None:
         """Look after nobody any more."""
         self._watch.close()
 
-    def _answer(self, request: Any) -> None:
+    def _answer(self, request: Any, inputs: list[Any]) -> None:
         ticket = uuid.uuid4().hex
         answer = Answer(request, request.request_id() or ticket, lambda: self._take_back(request, ticket))
         self._watch.add(answer)
         try:
-            self._pass_on(request, ticket, answer)
+            self._pass_on(request, inputs, ticket, answer)
         except Exception as error:
             answer.refuse("UNAVAILABLE", f"{self._stream}: {error}")
 
-    def _pass_on(self, request: Any, ticket: str, answer: Answer) -> None:
+    def _pass_on(self, request: Any, inputs: list[Any], ticket: str, answer: Answer) -> None:
         wanted = request.requested_output_names()
         asked = pb_utils.InferenceRequest(
             model_name=self._stream,
             request_id=request.request_id(),
-            inputs=request.inputs(),
+            inputs=inputs,
             requested_output_names=names_to_ask(wanted),
             timeout=request.timeout(),
             parameters={TICKET: ticket},
@@ -57,7 +59,7 @@ class WholeModel:
             if response.has_error():
                 failure = response.error()
             elif response.output_tensors():
-                parts.append({tensor.name(): np.array(tensor.as_numpy()) for tensor in response.output_tensors()})
+                parts.append({tensor.name(): own_array(tensor) for tensor in response.output_tensors()})
         if failure is not None:
             answer.refuse(*code_of(failure.message()))
         else:
