@@ -3,6 +3,7 @@
 All of Triton's concurrent requests come to the one core, so that they share denoising steps.
 """
 
+import gc
 import json
 import os
 import time
@@ -63,6 +64,8 @@ class StreamModel:
         self._core.close()
         self._watch.close()
         self._counts.close()
+        self._tickets.clear()
+        gc.collect()
 
     def _take(self, request: Any, taken: "Taken") -> None:
         parameters = json.loads(request.parameters() or "{}")

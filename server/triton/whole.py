@@ -1,5 +1,6 @@
 """The model of one response: all pictures of a request at once, made by the streaming one in the same Triton."""
 
+import gc
 import threading
 import uuid
 from typing import Any
@@ -34,6 +35,7 @@ class WholeModel:
     def finalize(self) -> None:
         """Look after nobody any more."""
         self._watch.close()
+        gc.collect()
 
     def _answer(self, request: Any, inputs: list[Any]) -> None:
         ticket = uuid.uuid4().hex
