@@ -172,7 +172,7 @@ def test_no_image_is_the_latest() -> None:
 
 
 def test_triton_waits_for_what_it_runs_and_reads_the_folder_that_is_mounted() -> None:
-    arguments = dict(argument.removeprefix("--").split("=", 1) for argument in TRITON["serverArgs"])
+    arguments = dict(argument.removeprefix("--").partition("=")[::2] for argument in TRITON["serverArgs"])
     assert {"mountPath": arguments["model-repository"], "name": "models", "readOnly": True} in TRITON["volumeMounts"]
     assert float(arguments["exit-timeout-secs"]) >= ServerConfig().drain_seconds
     assert 1 <= TRITON["autoscaling"]["minReplicas"] <= TRITON["autoscaling"]["maxReplicas"]

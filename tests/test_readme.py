@@ -142,7 +142,7 @@ def test_every_documented_option_exists() -> None:
 
     context = cli.make_context("mezzotint", [], resilient_parsing=True)
     # pip's, docker's, Triton's
-    others = ["--extra-index-url", "--rm", "--shm-size", "--disable-auto-complete-config", "--model-load-thread-count"]
+    others = ["--extra-index-url", "--rm", "--shm-size", "--disable-auto-complete-config"]
     options = {"--help", *others}
     for benchmark in (peers, real):
         options |= set(re.findall(r"--[a-z]+", benchmark.command_line().format_help()))

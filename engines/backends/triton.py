@@ -91,7 +91,7 @@ class TritonBackend:
     name = "triton"
     packs_each_shape = False
 
-    def version(self) -> str:
+    def version(self, flavour: str = "") -> str:
         """Return the version of the protocol; that of the runtime is the server's matter."""
         return PROTOCOL
 
@@ -154,8 +154,12 @@ def checked(tensor: TensorSpec, outputs: Mapping[str, Rows], inputs: Mapping[str
 
 def _server(device: str) -> Server:
     if device == INSIDE:
-        from mezzotint.engines.backends.triton_inside import InsideServer
-
+        try:
+            from mezzotint.engines.backends.triton_inside import InsideServer
+        except ImportError:
+            raise DeviceNotFound(
+                f"device {device}: is there in a model of Triton alone; name a server's HOST:PORT with `--device`"
+            ) from None
         return InsideServer()
     if importlib.util.find_spec("tritonclient") is None:
         raise BundleError("backend triton: tritonclient is not installed; `pip install 'mezzotint[triton]'`")

@@ -1,6 +1,8 @@
-"""The Triton server that runs this process as a model of its python backend: requests from inside it."""
+"""The Triton server that runs this process as a model of its python backend: requests from inside it.
 
-import time
+A model may make them once it has started and Triton calls it with a request of its own, and not before.
+"""
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,20 +10,14 @@ import triton_python_backend_utils as pb_utils
 
 from mezzotint.engines.backends.triton import CallFailed, Rows
 
-_LOAD_SECONDS = 300.0
-_EVERY_SECONDS = 0.2
-
 
 class InsideServer:
-    """It. Its models are loaded side by side with ours, so that they are waited for."""
+    """It."""
 
     def digest(self, model: str) -> None:
-        """Wait until a model is ready; inside, nobody says what it runs."""
-        until = time.monotonic() + _LOAD_SECONDS
-        while not pb_utils.is_model_ready(model):
-            if time.monotonic() > until:
-                raise CallFailed(f"it is not ready after {_LOAD_SECONDS:g} s")
-            time.sleep(_EVERY_SECONDS)
+        """Ask whether a model is ready; inside, nobody says what it runs."""
+        if not pb_utils.is_model_ready(model):
+            raise CallFailed("it is not ready")
 
     def call(
         self, model: str, inputs: Mapping[str, Rows], outputs: Sequence[str], timeout_seconds: float

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -130,12 +130,12 @@ class Writer:
     def write(self) -> tuple[str, ...]:
         """Write all of them and return their names, those that others call first."""
         name, options = self._manifest.name, self._options
-        settings = options.settings.parameters()
-        models = []
+        settings, models = options.settings, []
         if options.components is not Components.INSIDE:
+            settings = replace(settings, device="")  # of the components, each of which has it
             models = [self._component(entry) for entry in served_engines(self._manifest)]
         stream = self._work / f"{name}{STREAM}"
-        config = generation_config(stream.name, decoupled=True, parameters=settings)
+        config = generation_config(stream.name, decoupled=True, parameters=settings.parameters())
         version = self._model(stream, config, ("stream", "StreamModel", "Steps, then pictures."))
         if options.components is Components.INSIDE:
             self._all_files(version / BUNDLE)

@@ -3,20 +3,25 @@
 All of Triton's concurrent requests come to the one core, so that they share denoising steps.
 """
 
-import gc
 import json
 import os
 import time
 import uuid
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from mezzotint.engines.errors import MezzotintError
+from mezzotint.engines.errors import MezzotintError, Unavailable
+from mezzotint.engines.manifest import read_manifest
+from mezzotint.engines.memory import give_back
+from mezzotint.engines.remote import INSIDE
 from mezzotint.server import logs
 from mezzotint.server.app import load_core
 from mezzotint.server.convert import is_id
+from mezzotint.server.core import Core
 from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
 from mezzotint.server.joins import Handle
 from mezzotint.server.kserve.tensors import Asked, picture_outputs, progress_outputs, read_inputs
@@ -33,20 +38,25 @@ _DRAIN_SECONDS = 30.0
 class StreamModel:
     """A decoupled model of the python backend."""
 
+    _core: Core | None = None
+
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the bundle beside ``model.py`` and start its loop."""
+        """Load the bundle beside ``model.py`` and start its loop; see ``_opened`` for when that is done later."""
         logs.set_up("info", "text")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE
         parameters = json.loads(args["model_config"])["parameters"]
         self._counts = Counts()
-        try:
-            settings = read_settings({name: value["string_value"] for name, value in parameters.items()})
-            self._core = load_core(folder, settings.load, settings.core, observer=self._counts)
-        except MezzotintError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
         self._tickets: dict[str, Taken] = {}
         self._watch = Watch()
+        try:
+            settings = read_settings({name: value["string_value"] for name, value in parameters.items()})
+            calls_models = any(entry.device == INSIDE for entry in read_manifest(folder).engines)
+            load = replace(settings.load, cache=not calls_models)  # unloading must not meet a call that measures
+            self._load = partial(load_core, folder, load, settings.core, observer=self._counts)
+            self._core = None if calls_models else self._load()
+        except MezzotintError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests in; they are answered from other threads."""
@@ -60,14 +70,28 @@ class StreamModel:
 
     def finalize(self) -> None:
         """Finish what was taken in, and free the engines."""
-        self._core.drain(_DRAIN_SECONDS)
-        self._core.close()
+        if self._core is not None:
+            self._core.drain(_DRAIN_SECONDS)
+            self._core.close()
         self._watch.close()
         self._counts.close()
-        self._tickets.clear()
-        gc.collect()
+        vars(self).clear()  # an object of Triton's, a metric above all, that lives on crashes the ending process
+        give_back()
+
+    def _opened(self) -> Core:
+        """Return the core, loaded for the first request where its engines are other models of this Triton.
+
+        Triton lets no model call others, nor ask for them, before it has started.
+        """
+        if self._core is None:
+            try:
+                self._core = self._load()
+            except MezzotintError as error:
+                raise Unavailable(f"the bundle cannot be loaded: {error}") from error
+        return self._core
 
     def _take(self, request: Any, taken: "Taken") -> None:
+        now, timeout_us = time.monotonic(), request.timeout()
         parameters = json.loads(request.parameters() or "{}")
         if TAKE_BACK in parameters:
             other = self._tickets.get(parameters[TAKE_BACK])
@@ -78,13 +102,12 @@ class StreamModel:
         taken.name(parameters.get(TICKET, ""))
         inputs = {tensor.name(): own_array(tensor) for tensor in request.inputs()}
         taken.asked = read_inputs(inputs, request.requested_output_names(), decoupled=True)
-        timeout_us = request.timeout()
-        taken.handle = self._core.submit(
+        taken.handle = self._opened().submit(
             taken.asked.request,
             request_id=taken.answer.request_id,
             on_event=taken.hear,
             picture=taken.asked.picture,
-            deadline=time.monotonic() + timeout_us / 1e6 if timeout_us else None,
+            deadline=now + timeout_us / 1e6 if timeout_us else None,
         )
         self._watch.add(taken.answer)
 

@@ -1,6 +1,5 @@
 """The model of one response: all pictures of a request at once, made by the streaming one in the same Triton."""
 
-import gc
 import threading
 import uuid
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from mezzotint.engines.memory import give_back
 from mezzotint.server.kserve.tensors import STREAM
 from mezzotint.server.triton.answer import Answer, own_array
 from mezzotint.server.triton.watch import Watch
@@ -35,7 +35,8 @@ class WholeModel:
     def finalize(self) -> None:
         """Look after nobody any more."""
         self._watch.close()
-        gc.collect()
+        vars(self).clear()  # what lives on of Triton's objects crashes the ending process
+        give_back()
 
     def _answer(self, request: Any, inputs: list[Any]) -> None:
         ticket = uuid.uuid4().hex

@@ -57,6 +57,12 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         get_backend("triton").load(tmp_path, entry, EngineOptions())
 
 
+def test_the_server_that_runs_a_model_is_named_in_that_model_alone(tmp_path: Path) -> None:
+    entry = remote_entry(tmp_path, "inside", RemoteModel(model="emoji_unet", sha256="ab").model_dump_json())
+    with pytest.raises(DeviceNotFound, match="device inside: is there in a model of Triton alone; name a server's"):
+        get_backend("triton").load(tmp_path, entry, EngineOptions())
+
+
 @pytest.mark.parametrize("content", ["", "{}", json.dumps({"model": "m", "sha256": "ab", "timeout_seconds": 0})])
 def test_an_engine_file_that_names_no_model_is_one_sentence(tmp_path: Path, content: str) -> None:
     with pytest.raises(BundleError, match="names no model of Triton; export the bundle again"):

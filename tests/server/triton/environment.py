@@ -93,7 +93,10 @@ def _free_port() -> int:
 
 @contextmanager
 def tritonserver(repository: Path, log: Path, *options: str) -> Iterator[Triton]:
-    """Run Triton on a model repository; ends it, and takes away the shared memory that a crashed model left."""
+    """Run Triton on a model repository; ends it, and takes away the shared memory that a crashed model left.
+
+    No model's process may have crashed, on its way out neither.
+    """
     folder = environment()
     grpc, http, metrics = (f"127.0.0.1:{_free_port()}" for _ in range(3))
     server = folder / "tritonserver"
@@ -118,6 +121,7 @@ def tritonserver(repository: Path, log: Path, *options: str) -> Iterator[Triton]
                 "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
                 "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
                 "XDG_CACHE_HOME": str(folder / "cache"),
+                "PYTHONFAULTHANDLER": "1",  # so that a model's process that crashes says so in the log
             },
             stdout=file,
             stderr=file,
@@ -135,6 +139,8 @@ def tritonserver(repository: Path, log: Path, *options: str) -> Iterator[Triton]
             process.wait()
         for region in _regions() - before - _regions_in_use():
             (_SHARED / region).unlink(missing_ok=True)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    assert "Fatal Python error" not in text, f"a model's process crashed:\n{text}"
 
 
 def _wait_until_ready(triton: Triton) -> None:

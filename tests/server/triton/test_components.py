@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as client
+from tritonclient.utils import InferenceServerException
 
 from mezzotint import Client
 from mezzotint.engines.bundle import LoadOptions, open_bundle
@@ -18,7 +19,7 @@ from mezzotint.server.config import CoreConfig
 from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle
 from tests.conftest import BUILD, EMOJI, compile_by_hand
 from tests.server.real import serving
-from tests.server.triton.asking import inputs, outputs
+from tests.server.triton.asking import eventually, inputs, names_of, outputs
 from tests.server.triton.environment import Triton, tritonserver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -69,6 +70,20 @@ def test_our_loop_inside_triton_calls_its_components(parts: Parts) -> None:
     assert np.array_equal(result.as_numpy("IMAGES")[0], pixels(model))
     calls = parts.triton.scraped()['nv_inference_request_success{model="emoji_unet",version="1"}']
     assert calls >= 4
+
+
+def test_a_missing_component_is_named_and_asked_for_again(parts: Parts) -> None:
+    with client.InferenceServerClient(parts.triton.grpc) as connection:
+        connection.unload_model("emoji_stream")
+        connection.unload_model("emoji_vae_decoder")
+        eventually(lambda: not connection.is_model_ready("emoji_vae_decoder"))
+        connection.load_model("emoji_stream")
+        asked = inputs(steps=2)
+        with pytest.raises(InferenceServerException, match="has no model emoji_vae_decoder") as refusal:
+            connection.infer("emoji", asked)
+        assert refusal.value.status() == "StatusCode.UNAVAILABLE"
+        connection.load_model("emoji_vae_decoder")
+        assert names_of(connection.infer("emoji", asked, outputs=outputs("SEEDS"))) == {"SEEDS"}
 
 
 def test_our_engines_elsewhere_call_them_with_the_same_pictures(parts: Parts) -> None:

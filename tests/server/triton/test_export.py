@@ -10,6 +10,7 @@ from mezzotint.engines.bundle import check_files, served_entries
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle
+from mezzotint.server.triton.settings import Settings
 
 
 def test_both_models_and_the_whole_bundle_are_written(emoji_bundle: Path, tmp_path: Path) -> None:
@@ -36,12 +37,14 @@ def test_a_model_that_is_there_stays_and_nothing_is_added(emoji_bundle: Path, tm
 
 
 def test_a_python_component_has_its_engine_alone(emoji_bundle: Path, tmp_path: Path) -> None:
-    names = export(emoji_bundle, tmp_path, ExportOptions(components=Components.PYTHON))
+    names = export(emoji_bundle, tmp_path, ExportOptions(Settings(device="CPU"), Components.PYTHON))
     assert names == ("emoji_text_encoder", "emoji_unet", "emoji_vae_decoder", "emoji_stream", "emoji")
     unet = tmp_path / "emoji_unet" / "1" / "bundle"
     manifest = read_manifest(unet)
     assert [entry.component for entry in manifest.engines] == ["unet"]
     check_files(unet, manifest)
+    assert '"CPU"' in (tmp_path / "emoji_unet" / "config.pbtxt").read_text(encoding="utf-8")
+    assert '"CPU"' not in (tmp_path / "emoji_stream" / "config.pbtxt").read_text(encoding="utf-8")
     assert {path.name for path in unet.iterdir()} == {MANIFEST, *manifest.engines[0].files}
 
 
