@@ -1,5 +1,6 @@
 """The model of one engine: a component of a bundle that other models and servers of ours call by rows."""
 
+import faulthandler
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class ComponentModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine beside ``model.py`` and run it once with each of its row counts."""
+        faulthandler.enable()
         folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE
         parameters = json.loads(args["model_config"])["parameters"]
         device, threads = (parameters[name]["string_value"] for name in ("device", "num_threads"))

@@ -3,6 +3,7 @@
 All of Triton's concurrent requests come to the one core, so that they share denoising steps.
 """
 
+import faulthandler
 import json
 import os
 import time
@@ -42,6 +43,7 @@ class StreamModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the bundle beside ``model.py`` and start its loop; see ``_opened`` for when that is done later."""
+        faulthandler.enable()
         logs.set_up("info", "text")
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE

@@ -1,7 +1,10 @@
 """The model of one response: all pictures of a request at once, made by the streaming one in the same Triton."""
 
+import faulthandler
 import threading
+import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,31 @@ from mezzotint.server.triton.answer import Answer, own_array
 from mezzotint.server.triton.watch import Watch
 from mezzotint.server.triton.wording import TAKE_BACK, TICKET, code_of, joined, names_to_ask
 
+_HELD_SECONDS = 5.0
+
+
+class Held:
+    """Responses of another model that are over, held for longer than Triton needs to let go of them.
+
+    It does so in a thread of its own, and in 2.51 without Python's lock: the last to hold them, it would free their
+    arrays beside Python's threads, and the process would crash.
+    """
+
+    def __init__(self, responses: Any) -> None:
+        self._responses = responses
+        self._until = time.monotonic() + _HELD_SECONDS
+
+    def look(self) -> bool:
+        """Tell whether they are to be held on."""
+        return time.monotonic() < self._until
+
 
 class WholeModel:
     """A model of the python backend that answers each request once, many of them at a time."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Find out whom to ask."""
+        faulthandler.enable()
         self._stream = args["model_name"] + STREAM
         self._watch = Watch()
 
@@ -58,7 +80,7 @@ class WholeModel:
             parameters={TICKET: ticket},
         )
         parts, failure = [], None
-        for response in asked.exec(decoupled=True):
+        for response in self._responses(asked):
             if response.has_error():
                 failure = response.error()
             elif response.output_tensors():
@@ -77,5 +99,13 @@ class WholeModel:
             requested_output_names=names_to_ask(()),
             parameters={TAKE_BACK: ticket},
         )
-        for _ in asked.exec(decoupled=True):
+        for _ in self._responses(asked):
             pass
+
+    def _responses(self, asked: Any) -> Iterator[Any]:
+        """Give the responses to a request, as they come."""
+        responses = asked.exec(decoupled=True)
+        try:
+            yield from responses
+        finally:
+            self._watch.add(Held(responses))

@@ -121,7 +121,6 @@ def tritonserver(repository: Path, log: Path, *options: str) -> Iterator[Triton]
                 "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
                 "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
                 "XDG_CACHE_HOME": str(folder / "cache"),
-                "PYTHONFAULTHANDLER": "1",  # so that a model's process that crashes says so in the log
             },
             stdout=file,
             stderr=file,
