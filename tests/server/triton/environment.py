@@ -52,10 +52,10 @@ def environment() -> Path:
     extras = project["optional-dependencies"]
     needed = [*project["dependencies"], *extras["serve"], *extras["ort"]]
     requirements = [line for line in needed if not line.startswith("mezzotint")]
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = {line.partition(">")[0] for line in requirements}
     source = {
         "requirements": [_TRITON, _NUMPY, *requirements],
-        "pins": [pin for pin in pins if not pin.startswith(("#", "numpy=="))],
+        "pins": [pin for pin in _pins() if pin.partition("==")[0] in names],  # others may change
         "code": str(ROOT),
         "python": sys.version,
     }
@@ -63,10 +63,16 @@ def environment() -> Path:
     return FOLDER
 
 
+def _pins() -> list[str]:
+    """Return the versions to install, but for numpy's."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(("#", "numpy=="))]
+
+
 def _make(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
     venv.create(folder / "venv", with_pip=True)
     pins = folder / "pins.txt"
-    pins.write_text("\n".join(source["pins"]), encoding="utf-8")
+    pins.write_text("\n".join(_pins()), encoding="utf-8")
     triton, *others = source["requirements"]
     pip = [folder / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", triton], check=True, capture_output=True)
