@@ -35,7 +35,6 @@ _UNSUPPORTED_UNET = (
     "num_class_embeds",
     "addition_embed_type",
     "encoder_hid_dim_type",
-    "time_cond_proj_dim",
 )
 # What shapes the text encoder's output, apart from its weights.
 _TEXT_CONFIG = (
@@ -242,7 +241,7 @@ def _check_fit(source: str, parts: Parts) -> None:
         if unet.get(name) is not None:
             raise CheckpointError(
                 f"{source}: the UNet's {name} is {unet[name]}, expected none; "
-                "only UNets that read latents, timestep and text compile"
+                "only UNets that read latents, timestep, text and guidance compile"
             )
     largest = max(parts.tokenizer.get_vocab().values())
     if largest >= text.vocab_size:

@@ -17,6 +17,7 @@ import transformers
 from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.engines.errors import CompileError
+from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.manifest import Component, TensorSpec
 
 ONNX_FILE = "model.onnx"
@@ -57,15 +58,18 @@ class TextStates(torch.nn.Module):
 
 
 class Denoiser(torch.nn.Module):
-    """The UNet with a float32 timestep for each row."""
+    """The UNet with a float32 timestep for each row, and with guidance where the model was distilled with it."""
 
     def __init__(self, unet: torch.nn.Module) -> None:
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, guidance: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the model output, float32 [rows, C, height, width]."""
-        return self.unet(sample, timestep, text, return_dict=False)[0]  # type: ignore[no-any-return]
+        found = self.unet(sample, timestep, text, timestep_cond=guidance, return_dict=False)
+        return found[0]  # type: ignore[no-any-return]
 
 
 class Decoder(torch.nn.Module):
@@ -136,13 +140,17 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
             )
         case Component.UNET:
             sample = tensor_spec("sample", "latents", "rows", channels, "height", "width")
-            inputs = (
+            inputs: tuple[TensorSpec, ...] = (
                 sample,
                 tensor_spec("timestep", "timestep", "rows"),
                 tensor_spec("text", "text", "rows", "tokens", text_width),
             )
+            example: tuple[torch.Tensor, ...]
             example = (torch.randn(latent), torch.tensor([1.0, 2.0]), torch.randn(text))
             output = sample.model_copy(update={"name": "output", "role": "output"})
+            if guidance_width := checkpoint.unet.config.get("time_cond_proj_dim"):
+                inputs += (tensor_spec(GUIDANCE, GUIDANCE, "rows", guidance_width),)
+                example += (torch.randn(_ROWS, guidance_width),)
             return Part(Denoiser(checkpoint.unet), example, inputs, (output,))
         case Component.VAE_DECODER:
             pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")

@@ -15,6 +15,7 @@ import torch
 
 from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.export import part
+from mezzotint.engines import guidance
 from mezzotint.engines.manifest import Component
 
 NUM_STEPS = 10
@@ -101,6 +102,8 @@ def recorded_calls(checkpoint: Checkpoint, step: Callable[[int], None]) -> Itera
                 "output": _numpy(output[0]),
             }
         )
+        if kwargs.get("timestep_cond") is not None:
+            calls[-1][guidance.GUIDANCE] = _numpy(kwargs["timestep_cond"])
         step(len(calls))
 
     hook = checkpoint.unet.register_forward_hook(keep, with_kwargs=True)

@@ -84,14 +84,14 @@ def record(
         with recorded_calls(checkpoint, step) as found:
             final = final_latents(pipeline, group, (height, width), steps, GUIDANCE, first_seed)
         done += steps
-        calls += [_rows(call, (k % len(group), k % len(group) + len(group))) for k, call in enumerate(found)]
+        calls += [_rows(call, slice(k % len(group), None, len(group))) for k, call in enumerate(found)]
         finals.append(np.array(final))
-    names = ("sample", "timestep", "text")
-    arrays = {f"{Component.UNET}/{name}": np.concatenate([call[name] for call in calls]) for name in names}
+    names = calls[0].keys() - {"output"}
+    arrays = {f"{Component.UNET}/{name}": np.concatenate([call[name] for call in calls]) for name in sorted(names)}
     vae = checkpoint.vae.config
     latents = np.concatenate(finals) / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0.0)
     return arrays | {f"{Component.VAE_DECODER}/latents": latents}
 
 
-def _rows(call: Arrays, rows: tuple[int, ...]) -> Arrays:
-    return {name: array[list(rows)] for name, array in call.items()}
+def _rows(call: Arrays, rows: slice) -> Arrays:
+    return {name: array[rows] for name, array in call.items()}

@@ -4,7 +4,7 @@ Pure: it follows from the plan and the request alone, never from who shares a ca
 company. Imports the plan, the request and guidance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mezzotint.engines import guidance
 from mezzotint.engines.errors import InvalidRequest
@@ -29,9 +29,15 @@ class UNetCall:
     keeps: bool
 
 
-def unet_calls(plan: Plan, request: Request) -> tuple[UNetCall, ...]:
-    """Return the call of each of the plan's evaluations. Raises InvalidRequest."""
-    weights = _row_weights(plan, request)
+def unet_calls(plan: Plan, request: Request, *, takes_guidance: bool = False) -> tuple[UNetCall, ...]:
+    """Return the call of each of the plan's evaluations; one row where the UNet takes guidance as an input.
+
+    Raises:
+        InvalidRequest: a schedule or an interval does not fit.
+    """
+    if takes_guidance:
+        _check_plain_guidance(request)
+    weights = _row_weights(plan, replace(request, guidance=1.0) if takes_guidance else request)
     _check_schedule(plan, request)
     variants = _variants([len(rows) for rows in weights], request)
     following = (*variants[1:], FULL)
@@ -65,6 +71,14 @@ def _variants(num_rows: list[int], request: Request) -> tuple[str, ...]:
         variants.append(FULL if full else SHALLOW)
         num_kept, age = rows, 1 if full else age + 1
     return tuple(variants)
+
+
+def _check_plain_guidance(request: Request) -> None:
+    if (request.guidance_start, request.guidance_end, request.guidance_rescale) != (0.0, 1.0, 0.0):
+        raise InvalidRequest(
+            "guidance_start, guidance_end, guidance_rescale: this model takes guidance as an input and has no row "
+            "without it; leave them out"
+        )
 
 
 def _check_schedule(plan: Plan, request: Request) -> None:

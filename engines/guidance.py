@@ -5,12 +5,31 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mezzotint.engines import device
 from mezzotint.engines.errors import InvalidRequest
 
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API: numpy, CuPy, array_api_strict."""
+
+
+GUIDANCE = "guidance"
+"""The name and role of the UNet's input that models have which were distilled with guidance."""
+
+_EMBEDDING_SCALE, _LONGEST_PERIOD = 1000.0, 10000.0
+
+
+def embedding(scale: float, width: int) -> npt.NDArray[np.float32]:
+    """Return float32 [width], the ``GUIDANCE`` input of one row: sines, then cosines, of the scale over 1.
+
+    diffusers' ``get_guidance_scale_embedding``, which latent consistency models were distilled with (Luo et al. 2023,
+    arXiv 2310.04378, section 4.2); an odd width ends in 0.
+    """
+    half = width // 2
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(_LONGEST_PERIOD) / (half - 1)))
+    angles = np.float32((scale - 1.0) * _EMBEDDING_SCALE) * frequencies
+    return np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2)]).astype(np.float32)
 
 
 class Weights(tuple[float, ...]):

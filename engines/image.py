@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mezzotint.engines import device
 from mezzotint.engines.evaluations import UNetCall
+from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
@@ -43,6 +44,7 @@ class Image:
         noise: its own stream; nobody else draws from it.
         shape: (C, height, width) of its latents.
         bundle: the digest of the bundle whose engines make it.
+        guidance: float32 [width], the guidance of models that take it as an input.
         has_check: whether a safety checker looks at it when it is decoded.
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
@@ -66,6 +68,7 @@ class Image:
     noise: NoiseStream
     shape: tuple[int, int, int]
     bundle: str
+    guidance: npt.NDArray[np.float32] | None = None
     has_check: bool = False
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
@@ -200,6 +203,9 @@ class Batch:
             "timestep": device.from_host(np.repeat(timesteps, num_rows), self.state),
             "text": xp.concat([_last(image.text, image.num_rows) for image in self.images]),
         }
+        given = [image.guidance for image in self.images if image.guidance is not None]
+        if given:
+            inputs[GUIDANCE] = device.from_host(np.repeat(np.stack(given), num_rows, axis=0), self.state)
         if self.variant == SHALLOW:
             inputs["feature"] = xp.concat([_last(image.feature, image.num_rows) for image in self.images])
         return inputs

@@ -17,7 +17,7 @@ from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.request import Request, check_request, sampler_of, size_of
@@ -58,6 +58,7 @@ class Model:
         self._checker = None
         if manifest.safety is not None:
             self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
+        self._guidance_width = _width_of(manifest.engine(Component.UNET), guidance.GUIDANCE)
         self._schedule = manifest.schedule.noise_schedule()
         self._plan = lru_cache(maxsize=256)(self._make_plan)
 
@@ -81,7 +82,7 @@ class Model:
         check_request(request, self.manifest)
         name = sampler_of(request, self.manifest)
         the_plan = self._plan(name, request.steps, request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        calls = unet_calls(the_plan, request)
+        calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
         num_rows, most = max(len(call.weights) for call in calls), min(self.max_rows.values())
         if num_rows > most:
             raise InvalidRequest(
@@ -106,6 +107,7 @@ class Model:
                 noise=NoiseStream(request.seed + i),
                 shape=shape,
                 bundle=self.digest,
+                guidance=guidance.embedding(request.guidance, self._guidance_width) if self._guidance_width else None,
                 has_check=self.has_safety_checker,
             )
             for i in range(request.num_images)
@@ -117,7 +119,10 @@ class Model:
             field: self.prompts.tokens(getattr(request, field)).num_dropped for field in ("prompt", "negative_prompt")
         }
         limit = self.manifest.text.max_tokens - 2
-        return tuple(
+        unread: tuple[str, ...] = ()
+        if request.negative_prompt and self._guidance_width:
+            unread = ("negative_prompt: is not looked at, since this model takes guidance as an input",)
+        return unread + tuple(
             f"{field}: its last {num} tokens are left out, since the model takes {limit}; shorten it"
             for field, num in dropped.items()
             if num
@@ -277,6 +282,11 @@ def run_call(model: Model, batch: Batch) -> None:
 def _at(engine: Engine, array: Array) -> Array:
     """Return ``array`` where an engine takes it; between engines of one device nothing is copied."""
     return device.place(array, engine.like) if isinstance(engine, OffHost) else device.to_host(array)
+
+
+def _width_of(entry: EngineEntry, role: str) -> int:
+    """Return the last axis of an engine's input, or 0 where it has none of that role."""
+    return next((int(tensor.axes[-1]) for tensor in entry.inputs if tensor.role == role), 0)
 
 
 def _given(request: Request, row_from_end: int) -> npt.NDArray[np.float32] | None:

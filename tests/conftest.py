@@ -138,6 +138,20 @@ def checked_bundle(checked: Checked) -> Path:
 
 
 @pytest.fixture(scope="session")
+def distilled_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of a latent consistency model, whose UNet takes guidance as an input, with random weights."""
+    from tests.miniatures import write_distilled_miniature
+
+    return write_distilled_miniature(tmp_path_factory.mktemp("checkpoints") / "distilled-miniature")
+
+
+@pytest.fixture(scope="session")
+def distilled_bundle(distilled_checkpoint: Path) -> Path:
+    """It for OpenVINO at fp32, with a shallow UNet."""
+    return compile_by_hand(distilled_checkpoint, BUILD / "distilled", *SMALL, "--step-cache")
+
+
+@pytest.fixture(scope="session")
 def sd21_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature of Stable Diffusion 2.1 with random weights, the same ones each time."""
     from tests.miniatures import write_sd21_miniature

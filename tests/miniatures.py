@@ -17,12 +17,25 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 
 from mezzotint.compile.single_file import DATA
 
+GUIDANCE_WIDTH = 16
+"""Of the distilled miniature's guidance, which its UNet takes as an input."""
+
 _WIDTH = 32
 
 
 def write_sd15_miniature(path: Path) -> Path:
     """Write an SD-1.5-shaped folder (epsilon, PNDM, CLIP's vocabulary, 77 tokens, VAE factor 8) and return it."""
     return _write(path, DATA / "sd15", seed=15, num_heads=8)
+
+
+def write_distilled_miniature(path: Path) -> Path:
+    """Write an SD-1.5-shaped folder of a latent consistency model: the UNet takes guidance, the scheduler is LCM's."""
+    _write(path, DATA / "sd15", seed=16, num_heads=8, guidance_width=GUIDANCE_WIDTH)
+    config = path / "scheduler" / "scheduler_config.json"
+    diffusers.LCMScheduler.from_config(_read(config)).save_pretrained(config.parent)
+    index = path / "model_index.json"
+    index.write_text(json.dumps({**_read(index), "scheduler": ["diffusers", "LCMScheduler"]}))
+    return path
 
 
 def write_sd21_miniature(path: Path) -> Path:
@@ -90,7 +103,9 @@ def add_safety_checker(folder: Path, pictures: Sequence[npt.NDArray[np.uint8]]) 
     return module
 
 
-def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -> Path:
+def _write(
+    path: Path, config: Path, *, seed: int, num_heads: int | list[int], guidance_width: int | None = None
+) -> Path:
     torch.manual_seed(seed)
     text_encoder = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
@@ -116,6 +131,7 @@ def _write(path: Path, config: Path, *, seed: int, num_heads: int | list[int]) -
             "sample_size": 16,
             # The field is named after a dimension and holds numbers of heads.
             "attention_head_dim": num_heads,
+            "time_cond_proj_dim": guidance_width,
         }
     )
     vae = diffusers.AutoencoderKL.from_config(

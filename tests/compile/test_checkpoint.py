@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, schedule_settings
 from mezzotint.engines.errors import CheckpointError
 from tests.conftest import EMOJI
 from tests.miniatures import write_sd15_miniature
@@ -290,3 +290,23 @@ def test_components_of_two_models_are_refused(folder: Path) -> None:
         CheckpointError, match=r"in_channels is 9, expected the VAE's latent_channels \(4\); inpainting"
     ):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [
+        (diffusers.PNDMScheduler(skip_prk_steps=True), "plms"),
+        (diffusers.PNDMScheduler(), "pndm"),
+        (diffusers.LCMScheduler(), "lcm"),
+        (diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True), "dpmpp_2m karras"),
+        (
+            diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", use_exponential_sigmas=True),
+            "dpmpp_2m_sde exponential",
+        ),
+        (diffusers.UniPCMultistepScheduler(solver_type="bh1"), "unipc_bh1"),
+        (diffusers.DDIMInverseScheduler(), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_checkpoints_sampler_is_that_of_its_schedulers_class_and_settings(scheduler: Any, sampler: str) -> None:
+    assert schedule_settings(scheduler).sampler == sampler
