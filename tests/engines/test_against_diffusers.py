@@ -17,7 +17,7 @@ from mezzotint.engines.request import Request
 from tests.conftest import EMOJI
 
 # diffusers' schedulers hand torch tensors to numpy functions, which numpy 2 deprecates
-pytestmark = pytest.mark.filterwarnings("ignore:.*__array__:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*__array:DeprecationWarning")
 
 SCHEDULERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "ddim": (diffusers.DDIMScheduler, {}),
@@ -52,7 +52,12 @@ def emoji_checkpoint() -> Checkpoint:
     return load_checkpoint(EMOJI)
 
 
-@pytest.mark.parametrize("sampler", SCHEDULERS)
+SELDOM = ("unipc", "DPM2 a", "deis beta")
+
+
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in SCHEDULERS]
+)
 def test_every_sampler_paints_diffusers_picture_of_the_same_seed(
     emoji: Model, emoji_checkpoint: Checkpoint, sampler: str
 ) -> None:
