@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mezzotint.cli.painter import EnginePainter
+from mezzotint.cli.painter import EnginePainter, class_painter
 from mezzotint.compile.checkpoint import load_checkpoint
+from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
+from mezzotint.trainer.config import TrainConfig
+from tests.conftest import EMOJI
+from tests.trainer.bases import read_base
 
 PROMPT = "a photo of a cat"
 
@@ -58,6 +62,25 @@ def test_where_there_is_no_bundle_torch_paints_and_it_is_said(tmp_path: Path) ->
     assert "no bundle there" in said[0]
     with EnginePainter(lambda: tmp_path, steps=1, guidance=1.0) as paint, pytest.raises(BundleError):
         paint([PROMPT], [7])
+
+
+def test_a_run_s_class_pictures_come_from_its_base_s_bundle_in_the_cache(
+    emoji_bundle: Path, emoji: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    base = read_base(EMOJI)
+    place = f"{base.digest[:16]}-openvino-{get_backend('openvino').version()}"
+    (tmp_path / "mezzotint" / "bases").mkdir(parents=True)
+    (tmp_path / "mezzotint" / "bases" / place).symlink_to(emoji_bundle)
+    config = TrainConfig(
+        instance_data_dir=tmp_path, instance_prompt="a sks cat", class_prompt=PROMPT, sample_steps=2, sample_guidance=3
+    )
+    said: list[str] = []
+    with class_painter(base, config, said.append) as paint:
+        (made,) = paint([PROMPT], [5])
+    (expected,) = generate(emoji, [Request(prompt=PROMPT, seed=5, steps=2, guidance=3.0)])[0]
+    np.testing.assert_array_equal(made, expected.pixels)
+    assert not said
 
 
 BASE_BUNDLE = """
