@@ -18,8 +18,9 @@ from mezzotint.cli.compile import command as compile_command
 from mezzotint.cli.errors import run
 from mezzotint.cli.progress import PaintProgress
 from mezzotint.cli.serve import READY
-from mezzotint.cli.train import compile_arguments
+from mezzotint.cli.train import compile_arguments, resolved
 from mezzotint.cli.train_options import given, train_options
+from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.trainer.base import Base
 from mezzotint.trainer.config import TrainConfig, load_config
@@ -104,50 +105,6 @@ def test_a_run_from_a_saved_configuration_has_the_same_losses(finished: Path, tm
     )
 
 
-def test_a_run_goes_on_where_it_ended(miniature: Path, pictures: tuple[str, ...], tmp_path: Path) -> None:
-    command = ["train", str(miniature), *pictures, *SMALL, "--learning-rate", "1e-3", "--output"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(cli, [*command, str(whole), "--max-train-steps", "4"]) == 0
-    assert run(cli, [*command, str(parts)]) == 0
-    assert run(cli, [*command, str(parts)]) == 4  # a new run is not written over it
-    assert run(cli, [*command, str(parts), "--resume-from-checkpoint", "latest", "--max-train-steps", "4"]) == 0
-    assert losses(parts) == losses(whole)
-    assert len(losses(whole)) == 4
-
-
-def test_bfloat16_learns_about_the_same(
-    finished: Path, miniature: Path, pictures: tuple[str, ...], tmp_path: Path
-) -> None:
-    command = ["train", str(miniature), *pictures, *SMALL, "--mixed-precision", "bf16", "-o", str(tmp_path / "run")]
-    assert run(cli, command) == 0
-    assert losses(tmp_path / "run") == pytest.approx(losses(finished), rel=0.02)
-    assert losses(tmp_path / "run") != losses(finished)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (("--accelerator", "cpu", "--optimizer", "adamw-8bit"), "optimizer=adamw-8bit: this run is on cpu"),
-        (("--accelerator", "cpu", "--mixed-precision", "fp16"), "mixed_precision=fp16: needs an NVIDIA GPU"),
-        (("--strategy", "fsdp", "--lora-rank", "2"), "strategy=fsdp: shards whole models"),
-        (("--accelerator", "abacus"), "accelerator=abacus, devices=auto, strategy=auto: Lightning cannot run so here"),
-    ],
-)
-def test_what_a_machine_cannot_do_is_refused_before_a_picture_is_painted(
-    miniature: Path,
-    pictures: tuple[str, ...],
-    tmp_path: Path,
-    options: tuple[str, ...],
-    sentence: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "class").mkdir()
-    command = ["train", str(miniature), *pictures, *SMALL, "--class-data", str(tmp_path / "class"), *options]
-    assert run(cli, [*command, "--output", str(tmp_path / "run")]) == 4
-    assert sentence in capsys.readouterr().err
-    assert not list((tmp_path / "class").iterdir())
-
-
 def test_a_run_of_matrices_leaves_their_files(miniature: Path, pictures: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "lora"
     assert run(cli, ["train", str(miniature), *pictures, *SMALL, "--lora-rank", "2", "-o", str(folder)]) == 0
@@ -158,28 +115,18 @@ def test_a_run_of_matrices_leaves_their_files(miniature: Path, pictures: tuple[s
     assert (params["source"], params["loras"]) == (str(miniature), (LoraFile(folder / "lora"),))
 
 
-def test_a_single_file_is_trained_as_a_folder_is(
-    finished: Path, miniature: Path, pictures: tuple[str, ...], tmp_path: Path
-) -> None:
-    base: Base = read_base(miniature)
-    write_single_file(base, tmp_path / "sd15.safetensors")
-    folder = tmp_path / "run"
-    source = [str(tmp_path / "sd15.safetensors"), "--base-config", str(miniature)]
-    assert run(cli, ["train", *source, *pictures, *SMALL, "--output", str(folder)]) == 0
-    assert losses(folder) == losses(finished)
-
-
-def test_a_models_own_recipe_goes_before_defaults_and_after_what_one_says(
-    miniature: Path, pictures: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_models_own_recipe_goes_before_defaults_and_after_what_one_says(miniature: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     folder.mkdir()
     for path in miniature.iterdir():
         (folder / path.name).symlink_to(path)
     (folder / "dreambooth.yaml").write_text("learning-rate: 0.001\nmax-train-steps: 7\n", encoding="utf-8")
-    assert run(cli, ["train", str(folder), *pictures, *SMALL, "--output", str(tmp_path / "run")]) == 0
-    config = load_config(tmp_path / "run" / "config.yaml")
+    said = {"instance_data_dir": "cats", "instance_prompt": "a photo of a sks cat", "max_train_steps": 2}
+    checkpoint = load_checkpoint(folder)
+    config = resolved(checkpoint, said)
     assert (config.learning_rate, config.max_train_steps) == (0.001, 2)
+    assert config.resolution == 128  # the miniature's own
+    assert resolved(checkpoint, {**said, "resolution": 64}).resolution == 64
 
 
 def test_unknown_keys_are_refused_in_one_sentence(
@@ -204,6 +151,40 @@ def test_class_pictures_are_counted_in_a_log() -> None:
         progress.report(4, 8)
         progress.report(8, 8)
     assert text.getvalue() == "class pictures: 8\n"
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_ended(miniature: Path, pictures: tuple[str, ...], tmp_path: Path) -> None:
+    command = ["train", str(miniature), *pictures, *SMALL, "--learning-rate", "1e-3", "--output"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(cli, [*command, str(whole), "--max-train-steps", "4"]) == 0
+    assert run(cli, [*command, str(parts)]) == 0
+    assert run(cli, [*command, str(parts)]) == 4  # a new run is not written over it
+    assert run(cli, [*command, str(parts), "--resume-from-checkpoint", "latest", "--max-train-steps", "4"]) == 0
+    assert losses(parts) == losses(whole)
+    assert len(losses(whole)) == 4
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_about_the_same(
+    finished: Path, miniature: Path, pictures: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ["train", str(miniature), *pictures, *SMALL, "--mixed-precision", "bf16", "-o", str(tmp_path / "run")]
+    assert run(cli, command) == 0
+    assert losses(tmp_path / "run") == pytest.approx(losses(finished), rel=0.02)
+    assert losses(tmp_path / "run") != losses(finished)
+
+
+@pytest.mark.slow
+def test_a_single_file_is_trained_as_a_folder_is(
+    finished: Path, miniature: Path, pictures: tuple[str, ...], tmp_path: Path
+) -> None:
+    base: Base = read_base(miniature)
+    write_single_file(base, tmp_path / "sd15.safetensors")
+    folder = tmp_path / "run"
+    source = [str(tmp_path / "sd15.safetensors"), "--base-config", str(miniature)]
+    assert run(cli, ["train", *source, *pictures, *SMALL, "--output", str(folder)]) == 0
+    assert losses(folder) == losses(finished)
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
         raise click.UsageError("Missing argument 'BASE'; without one, say it in --config.")
     base_config = next((Path(each["base_config"]) for each in layers[::-1] if each.get("base_config")), None)
     checkpoint = load_checkpoint(source, config=base_config)
-    config, model = _config(checkpoint, *layers), _base(checkpoint)
+    config, model = resolved(checkpoint, *layers), _base(checkpoint)
     with PaintProgress() as progress:
         result = train(config, model, class_painter(model, config, _note), _note, progress.report)
     if result.rank:
@@ -89,7 +89,7 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
         _compile_and_serve(compiled, result.folder / "bundle", port)
 
 
-def _config(checkpoint: "Checkpoint", *layers: dict[str, Any]) -> "TrainConfig":
+def resolved(checkpoint: "Checkpoint", *layers: dict[str, Any]) -> "TrainConfig":
     """Return what the run is told: the model's own size and recipe, then ``layers``, later ones going first."""
     from mezzotint.trainer.config import RECIPE, make_config, read_values
 
