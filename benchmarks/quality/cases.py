@@ -7,24 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+from mezzotint.trainer.evaluation.suite import Suite, read_reference
 
 MODEL = Path(__file__).parents[2] / "models" / "emoji"
 SIDE = 64  # pixels of a tile of reference.png, and of a picture
-GROUNDS = {  # as the model's README lists them; what it paints when no ground is named comes first
-    "white": (255, 255, 255),
-    "black": (20, 20, 20),
-    "gray": (136, 136, 136),
-    "red": (220, 50, 47),
-    "orange": (245, 150, 40),
-    "yellow": (250, 215, 70),
-    "green": (70, 165, 80),
-    "cyan": (80, 200, 210),
-    "blue": (50, 100, 220),
-    "purple": (135, 75, 190),
-    "pink": (245, 150, 190),
-    "brown": (130, 85, 50),
-}
+_SUITE = Suite.read(MODEL)
+GROUNDS = _SUITE.grounds  # what it paints when no ground is named comes first
 _FIRST_SEED = 1_000_000  # far from the seeds that calibration and tests use
 _DRAW = 20_240_601
 
@@ -87,7 +76,5 @@ def targets(cases: Sequence[Case]) -> Pixels:
 @lru_cache(maxsize=1)
 def _tiles() -> Pixels:
     """Return reference.png cut up, uint8 [names, 64, 64, 4]."""
-    sheet = np.array(Image.open(MODEL / "reference.png").convert("RGBA"))
-    rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
-    cut = sheet.reshape(rows, SIDE, columns, SIDE, 4).transpose(0, 2, 1, 3, 4)
-    return cut.reshape(rows * columns, SIDE, SIDE, 4)[: len(names())]
+    assert _SUITE.reference is not None
+    return read_reference(_SUITE.reference)[1]

@@ -11,10 +11,8 @@ from benchmarks.quality.metrics import Floats, Pixels, psnr_db
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.manifest import Component, read_manifest
-
-_BORDER = 4  # pixels along each edge; no tile of reference.png paints there
-
-Bools = npt.NDArray[np.bool_]
+from mezzotint.trainer.evaluation.pictures import grounds_of
+from mezzotint.trainer.evaluation.statistics import Bools
 
 
 class Judge:
@@ -75,11 +73,6 @@ def named_psnr_db(images: Pixels, cases: Sequence[Case]) -> Floats:
 
 def ground_as_asked(images: Pixels, cases: Sequence[Case]) -> Bools:
     """Return whose border has the asked colour, bool [N]: of all grounds it is the nearest to the border's median."""
-    inside = (slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
-    edge = np.ones(images.shape[:3], dtype=np.bool_)
-    edge[inside] = False
-    medians = np.median(images[edge].reshape(len(images), -1, 3), axis=1)
-    palette = np.array(list(GROUNDS.values()))
-    nearest = np.square(medians[:, None] - palette).sum(axis=2).argmin(axis=1)
+    nearest = grounds_of(images, list(GROUNDS.values()))
     hits: Bools = nearest == np.array([list(GROUNDS).index(case.ground) for case in cases])
     return hits

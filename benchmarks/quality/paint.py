@@ -8,12 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 import mezzotint.engines
-from benchmarks.quality.cases import Case
 from benchmarks.quality.metrics import Pixels
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
 from mezzotint.engines.manifest import MANIFEST
@@ -26,9 +25,23 @@ DEFAULTS: Mapping[str, Any] = {"sampler": "ddim", "guidance": 4.0}
 _CHUNK = 20  # pictures in a file: what a killed run can lose
 
 
+class Asked(Protocol):
+    """A picture to paint."""
+
+    @property
+    def prompt(self) -> str:
+        """What it should show."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """What its noise is drawn from."""
+        ...
+
+
 def paint(
     bundle: Path | Model,
-    cases: Sequence[Case],
+    cases: Sequence[Asked],
     steps: int,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -73,7 +86,7 @@ def code_digest() -> str:
     return _digest([[file.name, ast.dump(ast.parse(file.read_text(encoding="utf-8")))] for file in files])
 
 
-def request_for(model: Model, case: Case, settings: Mapping[str, Any], noise: float = 0.0) -> Request:
+def request_for(model: Model, case: Asked, settings: Mapping[str, Any], noise: float = 0.0) -> Request:
     """Return the request for one picture; ``noise`` is as in ``paint``."""
     if not noise:
         return Request(prompt=case.prompt, seed=case.seed, **settings)
@@ -90,7 +103,7 @@ def _opened(bundle: Path, digest: str) -> Model:
     return open_bundle(bundle, LoadOptions(devices={}, cache=False))
 
 
-def _paint(model: Model, cases: Sequence[Case], settings: Mapping[str, Any], noise: float) -> Pixels:
+def _paint(model: Model, cases: Sequence[Asked], settings: Mapping[str, Any], noise: float) -> Pixels:
     made = generate(model, [request_for(model, case, settings, noise) for case in cases])
     return np.stack([image.pixels for images in made for image in images if image.pixels is not None])
 

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from benchmarks.quality.cases import SIDE, Case, targets
-from benchmarks.quality.judge import Bools, Judge, ground_as_asked, named_psnr_db
-from benchmarks.quality.metrics import STATISTICS, Comparison, Estimate, Floats, Pixels, bootstrap, compare, share
+from benchmarks.quality.cases import Case, targets
+from benchmarks.quality.judge import Judge, ground_as_asked, named_psnr_db
+from benchmarks.quality.metrics import STATISTICS, Comparison, Floats, Pixels, bootstrap, compare, points, share
 from benchmarks.quality.swap import Candidate
 from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.manifest import MANIFEST, read_manifest
+from mezzotint.trainer.evaluation.sheets import sheet
+from mezzotint.trainer.evaluation.statistics import Bools
 
 Row = dict[str, Any]
-
-_SCALE, _MARGIN, _LABEL_WIDTH = 2, 18, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +93,12 @@ def details_of(found: Judged, first: Judged) -> Row:
             for entry in manifest.engines
         },
         "figures": {
-            key: {name: _as_json(bootstrap(values, name)) for name in STATISTICS} for key, values in series.items()
+            key: {name: bootstrap(values, name).rounded() for name in STATISTICS} for key, values in series.items()
         },
-        "retrieval_percent": _as_json(share(found.retrieved)),
-        "ground_percent": _as_json(share(found.ground)),
-        "retrieval_minus_first_points": _as_json(_points(found.retrieved, first.retrieved)),
-        "ground_minus_first_points": _as_json(_points(found.ground, first.ground)),
+        "retrieval_percent": share(found.retrieved).rounded(),
+        "ground_percent": share(found.ground).rounded(),
+        "retrieval_minus_first_points": points(found.retrieved, first.retrieved).rounded(),
+        "ground_minus_first_points": points(found.ground, first.ground).rounded(),
     }
 
 
@@ -119,29 +118,10 @@ def asked_steps(candidate: Candidate, steps: int) -> int:
 def grid(pictures: Mapping[str, Pixels], cases: Sequence[Case]) -> Image.Image:
     """Return a sheet: the named pictures in the first row, then a row for each name of ``pictures``."""
     rows = {"named": targets(cases), **{name: images[: len(cases)] for name, images in pictures.items()}}
-    side = SIDE * _SCALE
-    sheet = Image.new("RGB", (_LABEL_WIDTH + side * len(cases), _MARGIN + side * len(rows)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for column, case in enumerate(cases):
-        draw.text((_LABEL_WIDTH + column * side + 2, 2), f"{case.name}, {case.ground}", fill="black", font=font)
-    for row, (name, images) in enumerate(rows.items()):
-        top = _MARGIN + row * side
-        draw.text((4, top + side // 2), name, fill="black", font=font)
-        for column, pixels in enumerate(images):
-            large = Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(large, (_LABEL_WIDTH + column * side, top))
-    return sheet
+    return sheet(rows, [f"{case.name}, {case.ground}" for case in cases])
 
 
 def save_grid(pictures: Mapping[str, Pixels], cases: Sequence[Case], file: Path) -> None:
     """Write the sheet as PNG."""
     file.parent.mkdir(exist_ok=True)
     grid(pictures, cases).save(file, optimize=True)
-
-
-def _points(own: Bools, other: Bools) -> Estimate:
-    return bootstrap(100.0 * (own.astype(np.float64) - other))
-
-
-def _as_json(estimate: Estimate) -> list[float]:
-    return [round(value, 4) for value in (estimate.value, estimate.low, estimate.high)]

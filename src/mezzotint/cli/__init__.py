@@ -17,6 +17,7 @@ _COMMANDS = (
     "compile",
     "build",
     "tune",
+    "evaluate",
     "capacity",
     "serve",
     "deploy-ray",

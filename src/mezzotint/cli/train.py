@@ -13,7 +13,6 @@ from mezzotint.cli.train_options import given, train_options
 
 if TYPE_CHECKING:
     from mezzotint.compile.checkpoint import Checkpoint
-    from mezzotint.trainer.base import Base
     from mezzotint.trainer.config import TrainConfig
 
 # Bars and advice of the libraries that read checkpoints would tear our own progress apart.
@@ -65,6 +64,7 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
+    from mezzotint.cli.base import base_of
     from mezzotint.cli.painter import class_painter
     from mezzotint.cli.progress import PaintProgress
     from mezzotint.compile.checkpoint import load_checkpoint
@@ -77,7 +77,7 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
         raise click.UsageError("Missing argument 'BASE'; without one, say it in --config.")
     base_config = next((Path(each["base_config"]) for each in layers[::-1] if each.get("base_config")), None)
     checkpoint = load_checkpoint(source, config=base_config)
-    config, model = resolved(checkpoint, *layers), _base(checkpoint)
+    config, model = resolved(checkpoint, *layers), base_of(checkpoint)
     with PaintProgress() as progress:
         result = train(config, model, class_painter(model, config, _note), _note, progress.report)
     if result.rank:
@@ -98,20 +98,6 @@ def resolved(checkpoint: "Checkpoint", *layers: dict[str, Any]) -> "TrainConfig"
     recipe = Path(checkpoint.source) / RECIPE
     own = read_values(recipe) if recipe.is_file() else {}
     return make_config({"resolution": size}, own, *layers, {"pretrained_model_name_or_path": checkpoint.source})
-
-
-def _base(checkpoint: "Checkpoint") -> "Base":
-    from mezzotint.trainer.base import Base
-
-    return Base(
-        name=checkpoint.name,
-        digest=checkpoint.digest,
-        text_encoder=checkpoint.text_encoder,
-        unet=checkpoint.unet,
-        vae=checkpoint.vae,
-        tokenizer=checkpoint.tokenizer,
-        scheduler=checkpoint.scheduler,
-    )
 
 
 def _note(sentence: str) -> None:
