@@ -92,6 +92,12 @@ class TrainConfig(_Strict):
     num_class_images: PositiveInt = Field(
         100, description="Class pictures to have; those that are missing are painted by the model itself."
     )
+    prior_prompts: tuple[str, ...] = Field(
+        (),
+        description="Further prompts whose pictures a model is held to beside the class's, such as `a dog on a red "
+        "background`: other things that it knows, and grounds. A model's own recipe may name them.",
+    )
+    num_prior_images: PositiveInt = Field(2, description="Pictures to have of each of those.")
     sample_batch_size: PositiveInt = Field(4, description="Class pictures that are painted at once.")
     sample_steps: PositiveInt = Field(50, description="Denoising steps of class pictures and of pictures on the way.")
     sample_guidance: NonNegativeFloat = Field(7.5, description="Their guidance scale.")

@@ -1,6 +1,7 @@
 """The data of a run: pictures checked before anything else is done, and what Lightning is given of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,15 @@ from mezzotint.trainer.examples import Examples, Moments, Pair, Pixels, Shot, Te
 from mezzotint.trainer.framing import Framing
 from mezzotint.trainer.identifier import identifier_of, identifier_warning
 from mezzotint.trainer.pictures import Size, check_pictures, find_pictures
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSet:
+    """Pictures that the model is held to: where they are, of which prompt, and how many."""
+
+    folder: Path
+    prompt: str
+    count: int
 
 
 class DreamBoothData(LightningDataModule):
@@ -42,7 +52,7 @@ class DreamBoothData(LightningDataModule):
         self._framing = Framing(config.resolution, config.center_crop, config.random_flip)
         self._sizes: dict[Path, Size] = {}
         self._instances = [self._shots(concept) for concept in config.all_concepts]
-        num_priors = config.num_class_images if config.with_prior_preservation else 0
+        num_priors = sum(own.count for own in self._class_sets(config.all_concepts[0]))
         self.num_examples = sum(max(len(own) * config.repeats, num_priors) for own in self._instances)
         self.notes = tuple(self._notes())
 
@@ -51,13 +61,11 @@ class DreamBoothData(LightningDataModule):
     ) -> int:
         """Paint the class pictures that are missing; returns how many. See ``class_images.fill_class_images``."""
         config = self._config
-        if not config.with_prior_preservation:
-            return 0
         return sum(
             fill_class_images(
-                self._class_folder(concept),
-                concept.class_prompt,
-                config.num_class_images,
+                own.folder,
+                own.prompt,
+                own.count,
                 painter,
                 self._base.digest,
                 settings=settings,
@@ -65,6 +73,7 @@ class DreamBoothData(LightningDataModule):
                 progress=progress,
             )
             for concept in config.all_concepts
+            for own in self._class_sets(concept)
         )
 
     def setup(self, stage: str) -> None:
@@ -92,12 +101,13 @@ class DreamBoothData(LightningDataModule):
         return [Shot(path, caption) for path, caption in zip(pictures, captions, strict=True)]
 
     def _priors(self, concept: Concept) -> list[Shot]:
-        if not self._config.with_prior_preservation:
-            return []
-        pictures = class_pictures(self._class_folder(concept), self._config.num_class_images)
-        self._check(pictures)
-        captions = class_captions_of(pictures, Captions(self._config.captions), concept.class_prompt)
-        return [Shot(path, caption) for path, caption in zip(pictures, captions, strict=True)]
+        shots: list[Shot] = []
+        for own in self._class_sets(concept):
+            pictures = class_pictures(own.folder, own.count)
+            self._check(pictures)
+            captions = class_captions_of(pictures, Captions(self._config.captions), own.prompt)
+            shots += [Shot(path, caption) for path, caption in zip(pictures, captions, strict=True)]
+        return shots
 
     def _notes(self) -> Iterator[str]:
         config, tokenizer = self._config, self._base.tokenizer
@@ -111,8 +121,13 @@ class DreamBoothData(LightningDataModule):
             captions = [shot.caption for shot in shots]
             yield from checks.caption_notes(captions, concept.class_prompt, identifier, tokenizer)
 
-    def _class_folder(self, concept: Concept) -> Path:
-        return class_folder(concept.class_data_dir, self._base.digest, concept.class_prompt)
+    def _class_sets(self, concept: Concept) -> list[ClassSet]:
+        config, digest, prompt = self._config, self._base.digest, concept.class_prompt
+        if not config.with_prior_preservation:
+            return []
+        own = ClassSet(class_folder(concept.class_data_dir, digest, prompt), prompt, config.num_class_images)
+        further = [ClassSet(class_folder(None, digest, p), p, config.num_prior_images) for p in config.prior_prompts]
+        return [own, *further]
 
     def _check(self, pictures: Sequence[Path]) -> None:
         sizes = check_pictures(pictures, self._config.resolution)

@@ -210,8 +210,18 @@ def test_two_processes_learn_what_one_does(
 @pytest.mark.timeout(900)
 def test_one_command_trains_compiles_and_serves(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mezzotint", "train", str(EMOJI), "--output", str(tmp_path / "sks"), *PROMPTS]
-    options = ("--instance-data", str(ROOT / "models" / "subject"), "--num-class-images", "4", "--sample-steps", "8")
-    few = ("--max-train-steps", "4", "--train-batch-size", "2", "--then-serve", "--port", "0")
+    options = ("--instance-data", str(ROOT / "models" / "subject"), "--num-class-images", "4", "--sample-steps", "4")
+    few = (
+        "--num-prior-images",
+        "1",
+        "--max-train-steps",
+        "4",
+        "--train-batch-size",
+        "2",
+        "--then-serve",
+        "--port",
+        "0",
+    )
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "src"),
         "MEZZOTINT_SERVE_METRICS_PORT": "0",

@@ -1,6 +1,7 @@
 """The data of a run: real pictures, the emoji model's tokenizer and VAE, and Lightning's own trainer."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,27 @@ def test_several_concepts_are_learned_side_by_side(
         assert len(pairs) == 6
         assert {pair.prior.caption for pair in pairs if pair.prior} == {own_class}, own
     assert [pair.instance.caption for pair in seen] != sorted(pair.instance.caption for pair in seen)
+
+
+def test_the_model_is_held_to_further_prompts_beside_the_class(
+    config: TrainConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    further = ("a dog on a red background", "an owl")
+    data = DreamBoothData(config.model_copy(update={"prior_prompts": further, "num_prior_images": 4}), base)
+    assert data.num_examples == 3 + 2 * 4
+    assert data.fill_class_images(paint, {}) == 11
+    assert data.fill_class_images(paint, {}) == 0
+    data.setup("fit")
+    seen = [pair.prior.caption for number in range(11) if (pair := data.examples.pair(number)).prior]
+    assert Counter(seen) == {"a photo of a cat": 3, further[0]: 4, further[1]: 4}
+
+
+def test_without_prior_preservation_further_prompts_count_for_nothing(config: TrainConfig, base: Base) -> None:
+    alone = {"prior_prompts": ("an owl",), "with_prior_preservation": False}
+    data = DreamBoothData(config.model_copy(update=alone), base)
+    assert data.num_examples == 5
+    assert data.fill_class_images(paint, {}) == 0
 
 
 def test_no_picture_and_a_broken_one_end_before_any_class_picture(
