@@ -61,8 +61,6 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
     """
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
     from mezzotint.cli.base import base_of
     from mezzotint.cli.painter import class_painter
@@ -71,6 +69,8 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
     from mezzotint.trainer.config import read_values
     from mezzotint.trainer.run import train
 
+    for name in ("lightning.pytorch", "lightning.fabric"):  # they set their own levels when they are imported
+        logging.getLogger(name).setLevel(logging.WARNING)
     layers = [read_values(file) if file else {}, given(options)]
     source = base or layers[0].get("pretrained_model_name_or_path")
     if not source:
