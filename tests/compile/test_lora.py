@@ -7,24 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mezzotint.cli import cli
-from mezzotint.cli.errors import run
 from mezzotint.compile.checkpoint import BASE_DIGEST, Checkpoint, load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.lora import merge_loras
-from mezzotint.compile.verify import psnr_db
-from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
+from mezzotint.engines.bundle import file_digest
 from mezzotint.engines.errors import CheckpointError
-from mezzotint.engines.manifest import MergedEntry, read_manifest
-from mezzotint.engines.model import generate
-from mezzotint.engines.request import Request
-from tests.conftest import BUILD, EMOJI, SMALL, compile_by_hand
+from mezzotint.engines.manifest import MergedEntry
+from tests.conftest import EMOJI
 from tests.loras import PEFT_FILE, Lora, State
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -273,45 +267,3 @@ def test_what_is_no_lora_file_is_refused(file: Path, lora: Lora, base: Checkpoin
     with pytest.raises(CheckpointError, match="its weight is inf, expected a finite number"):
         merge_loras(base, [LoraFile(file, float("inf"))])
     assert merge_loras(base, ()) is base
-
-
-@pytest.mark.slow
-def test_a_bundle_with_a_lora_paints_diffusers_picture_and_leaves_the_bases_alone(
-    emoji_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = {path.name: file_digest(path) for path in emoji_bundle.iterdir()}
-    file = Lora(EMOJI, size=0.25).as_diffusers(tmp_path)
-    bundle = compile_by_hand(EMOJI, BUILD / "emoji-lora", *SMALL, "--lora", f"{file}:0.6", "--name", "emoji-lora")
-    assert {path.name: file_digest(path) for path in emoji_bundle.iterdir()} == before
-    source, base = read_manifest(bundle).source, read_manifest(emoji_bundle).source
-    assert source.base_digest == base.digest != source.digest
-    assert [(m.name, m.weight) for m in source.merged] == [(file.name, 0.6)]
-    assert run(cli, ["inspect", str(bundle)]) == 0
-    assert f"merged    0.6 × {file.name}" in capsys.readouterr().out
-    assert f"0.6 × {file.name}" in (bundle / "compile_report.md").read_text("utf-8")
-
-    pipeline = load_checkpoint(EMOJI).pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    request = Request(prompt="a shark on a blue background", steps=10, guidance=4.0, seed=7, sampler="ddim")
-    plain = paint(pipeline, request)
-    pipeline.load_lora_weights(file, adapter_name="ours")
-    pipeline.set_adapters(["ours"], [0.6])
-    theirs = paint(pipeline, request)
-    model = open_bundle(bundle, LoadOptions(devices={}, cache=False))
-    ours = generate(model, [request])[0][0].pixels
-    model.close()
-    assert ours is not None
-    assert psnr_db(theirs, ours) >= 45
-    assert psnr_db(plain, ours) < 30
-
-
-def paint(pipeline: Any, request: Request) -> np.ndarray[Any, Any]:
-    generator = torch.Generator("cpu").manual_seed(request.seed)
-    images = pipeline(
-        request.prompt,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance,
-        generator=generator,
-        output_type="np",
-    ).images
-    return (images[0] * 255).round().astype(np.uint8)
