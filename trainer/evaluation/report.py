@@ -69,8 +69,7 @@ def group_sheet(pictures: Mapping[str, Pictures], cases: Cases, group: Group) ->
     asked = cases[group]
     picks = np.unique(np.linspace(0, len(asked) - 1, min(_COLUMNS, len(asked))).astype(int))
     rows = {model: each[group][picks] for model, each in pictures.items()}
-    default = asked[0].ground
-    titles = [asked[i].thing + (f", {asked[i].ground}" if asked[i].ground not in ("", default) else "") for i in picks]
+    titles = [asked[i].thing + (f", {asked[i].ground}" if asked[i].ground else "") for i in picks]
     return sheet(rows, titles)
 
 
