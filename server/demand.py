@@ -65,4 +65,4 @@ class Demand:
         Where a call makes many images at once, a long one's latency is its own calls' more than its wait, and putting
         it off costs more than it gives.
         """
-        return _FACTOR * math.sqrt(self.mean_size * self.mean_wait) * self.images_a_call**-_SHARED
+        return _FACTOR * math.sqrt(self.mean_size * self.mean_wait) * math.pow(self.images_a_call, -_SHARED)

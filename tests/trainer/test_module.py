@@ -105,6 +105,19 @@ def test_trained_weights_lie_in_memory_as_files_hold_them(base: Base) -> None:
     assert all(value.is_contiguous() for value in base.unet.state_dict().values())
 
 
+def test_weights_gathered_from_shards_are_the_models(miniature: Path) -> None:
+    """Shards themselves need GPUs; what is done with the weights that come of them does not."""
+    base, other = read_base(miniature), read_base(miniature)
+    module = DreamBooth(configured(train_text_encoder=True), base)
+    assert module.trained() is base
+    module._gathered = {name: value + 1 for name, value in module.state_dict().items()}
+    trained = module.trained()
+    for part in ("unet", "text_encoder"):
+        before, after = (getattr(each, part).state_dict() for each in (other, trained))
+        assert all(value.equal(before[name] + 1) for name, value in after.items())
+    assert trained.vae is base.vae
+
+
 def test_two_batches_for_one_step_are_as_one_of_both(miniature: Path) -> None:
     bases = [read_base(miniature), read_base(miniature)]
     fit(DreamBooth(configured(optimizer="adafactor"), bases[0]), [batch_of(bases[0], 1, 2, 3, 4)])
