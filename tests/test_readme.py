@@ -155,7 +155,7 @@ def test_every_documented_option_exists() -> None:
         assert documented <= options, page.name
 
 
-@pytest.mark.parametrize("folder", ["engines", "server", "server/kserve", "trainer"])
+@pytest.mark.parametrize("folder", ["engines", "server", "server/kserve", "server/triton", "trainer"])
 def test_every_module_of_a_package_is_on_its_page(folder: str) -> None:
     page = (ROOT / "docs" / f"{Path(folder).name}.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / folder).glob("*.py")):
