@@ -34,8 +34,9 @@ CASES = [
     for sigmas in SAMPLERS[name].sigma_spacings
     for spacing in Spacing
     for prediction in Prediction
-    # diffusers' PNDM, which combines raw outputs, has no x0 prediction: see test_convergence.py
-    if prediction is not Prediction.SAMPLE or name not in ("plms", "pndm")
+    # diffusers' PNDM, which combines raw outputs, has no x0 prediction: see test_convergence.py. Nor has its KDPM2 a,
+    # whose steps to low levels make so much of the random outputs that float32 is not enough to compare with.
+    if prediction is not Prediction.SAMPLE or name not in ("plms", "pndm", "kdpm2_a")
 ]
 FLAGS = {
     SigmaSpacing.AS_TRAINED: {},
