@@ -185,7 +185,8 @@ class TrainConfig(_Strict):
         100, description="Steps between those pictures, and between measures of the loss on fixed noise."
     )
     report_to: Literal["tensorboard", "wandb", "all", "none"] = Field(
-        "tensorboard", description="Who gets losses and pictures; W&B works offline too (WANDB_MODE=offline)."
+        "tensorboard",
+        description="Who gets losses and pictures. W&B writes files to send later, unless WANDB_MODE=online.",
     )
 
     # Where it runs, in Lightning's words
