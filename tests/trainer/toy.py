@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 from torch.optim.lr_scheduler import LambdaLR
 
 from mezzotint.trainer.checkpoint_folder import CheckpointFolder, check_model
@@ -115,7 +116,7 @@ def toy_trainer(folder: Path, options: Options, module: Toy, *more: pl.Callback)
         default_root_dir=folder,
         logger=[LinesLogger(folder / "logs")],
         log_every_n_steps=1,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(each, ProgressBar) for each in more),
         enable_model_summary=False,
         plugins=[StateFile(module)],
         callbacks=[
