@@ -25,12 +25,12 @@ import onnx
 from benchmarks.harness import CpuShare, interleaved, publish
 from benchmarks.unet_call import variants
 from mezzotint.compile import export, samples
-from mezzotint.compile.calibrate import Calibration
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.graph.modules import path_of
 from mezzotint.compile.graph.quantise import Ranges, sites
 from mezzotint.compile.job import CompileJob, read_prompts
 from mezzotint.compile.precision import derive
+from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.sizes import engine_axes, pixel_ranges
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.targets import Target, rewritten
@@ -111,10 +111,11 @@ def source_of(checkpoint_path: str, most: int) -> Source:
     ranges = pixel_ranges(job, checkpoint)
     height, width = ranges["height"].opt, ranges["width"].opt
     part = export.part(checkpoint, Component.UNET)
-    exported = export.exported(stages, Component.UNET, {"digest": checkpoint.digest}, part)
+    exported = export.exported(stages, Component.UNET, part)
     axes = engine_axes(checkpoint, ranges, ROWS, Component.UNET)
     target = Target.whole(Component.UNET, rewritten(Component.UNET, exported, stages), part, axes)
-    calibration = Calibration(samples.sampled(stages, job, checkpoint, height, width), stages)
+    recorded = samples.sampled(stages, job, checkpoint, height, width)
+    calibration = Calibration(stages, lambda: recorded, recorded.name, None)
     return Source(target.onnx, calibration.ranges(target), held_out_calls(checkpoint, height, width, most))
 
 

@@ -36,7 +36,7 @@ def unet(checkpoint_folder: str, cache: Path, max_rows: int) -> Target:
     stages = Stages(cache, lambda event: None)
     checkpoint = load_checkpoint(checkpoint_folder)
     part = export.part(checkpoint, Component.UNET)
-    folder = export.exported(stages, Component.UNET, {"digest": checkpoint.digest}, part)
+    folder = export.exported(stages, Component.UNET, part)
     ranges = pixel_ranges(CompileJob(source=checkpoint_folder, output=cache, cache=cache), checkpoint)
     axes = engine_axes(checkpoint, ranges, max_rows, Component.UNET)
     return Target.whole(Component.UNET, rewritten(Component.UNET, folder, stages), part, axes)

@@ -1,6 +1,5 @@
 """The ranges of the activations that int8 rounds, seen in float32 on the samples of ``samples.py``."""
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,14 +10,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from mezzotint.compile.graph import cut, quantise
+from mezzotint.compile.graph import cut
 from mezzotint.compile.graph.quantise import best_range, sites
-from mezzotint.compile.reference import Arrays, read, write
-from mezzotint.compile.stages import Stages, code_digest
-from mezzotint.compile.targets import Target
+from mezzotint.compile.reference import Arrays
 from mezzotint.engines.manifest import Component, Precision
 
-_INNER_ROLES = ("feature", "hidden")  # what another engine of the component takes
 _MAX_ROWS = 160  # more samples move no range by a step of its grid
 _ROWS_OF_CALL = 4
 _VALUES_OF_CALL = 4096
@@ -104,53 +100,6 @@ def observe(
         progress((i + 1) / len(batches))
     ranges = {name: choose(observer, symmetric=kinds[name]) for name, observer in observers.items()}
     return ranges, {name: np.concatenate(arrays) for name, arrays in kept.items()}
-
-
-class Calibration:
-    """The ranges of each engine's activations, observed when they are first asked for.
-
-    Args:
-        samples: the folder of the recorded calls.
-        stages: keeps what was observed.
-    """
-
-    def __init__(self, samples: Path, stages: Stages) -> None:
-        self._stages = stages
-        self._name = samples.name
-        self._arrays = read(samples)
-        self._given: dict[str, Arrays] = {}  # by component: what its engines, called in a row, have given so far
-        self._ranges: dict[str, dict[str, tuple[float, float]]] = {}
-
-    def ranges(self, target: Target) -> dict[str, tuple[float, float]]:
-        """Return the range of every activation of a target that int8 rounds, by tensor.
-
-        Inputs that torch did not record are outputs of the component's engine before it, which was asked for first.
-        """
-        key = f"{target.name} {target.source}"
-        if key not in self._ranges:
-            known = self._given.setdefault(target.component, subset(self._arrays, target.component))
-            feeds = {tensor.name: known[tensor.name] for tensor in target.inputs}
-
-            def progress(done: float) -> None:
-                self._stages.progress(stage, done, "float32 runs on the samples")
-
-            def work(folder: Path) -> dict[str, Any]:
-                choose = beyond if target.component is Component.VAE_DECODER else between
-                ranges, outputs = observe(target.onnx, feeds, folder, progress, choose)
-                inner = {t.name for t in target.outputs if t.role in _INNER_ROLES}
-                write({name: array for name, array in outputs.items() if name in inner}, folder)
-                return ranges
-
-            stage = f"calibrate {target.name}"
-            inputs = {
-                "source": target.source,
-                "samples": self._name,
-                "code": code_digest(sys.modules[__name__], quantise),
-            }
-            found = self._stages.run(stage, inputs, work)
-            known |= read(found.folder)
-            self._ranges[key] = {name: (low, high) for name, (low, high) in found.detail.items()}
-        return self._ranges[key]
 
 
 def subset(arrays: Arrays, component: Component) -> Arrays:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 
+from mezzotint.compile.architecture import add_weights, stated
 from mezzotint.compile.diffusers_folder import UNCHECKED, Parts, load_folder, read_json
 from mezzotint.compile.hub import fetch
 from mezzotint.compile.single_file import load_single_file
@@ -36,7 +36,6 @@ _UNSUPPORTED_UNET = (
     "addition_embed_type",
     "encoder_hid_dim_type",
 )
-# What shapes the text encoder's output, apart from its weights.
 _TEXT_CONFIG = (
     "vocab_size",
     "hidden_size",
@@ -176,9 +175,14 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
 
 def module_digest(name: str, module: Any) -> str:
     """Return the SHA-256 (hex) of a diffusers module's config and weights."""
-    digest = hashlib.sha256(f"{json.dumps(_stated(module), sort_keys=True)}\n".encode())
+    digest = hashlib.sha256(f"{json.dumps(stated(module), sort_keys=True)}\n".encode())
     add_weights(digest, name, module.state_dict())
     return digest.hexdigest()
+
+
+def text_settings(encoder: transformers.CLIPTextModel) -> dict[str, Any]:
+    """Return what shapes a text encoder's output, apart from its weights."""
+    return {name: getattr(encoder.config, name) for name in _TEXT_CONFIG}
 
 
 def schedule_settings(scheduler: diffusers.SchedulerMixin) -> ScheduleSettings:
@@ -263,10 +267,9 @@ def checkpoint_digest(parts: "Parts | Checkpoint", schedule: ScheduleSettings, t
     def add(label: str, content: object) -> None:
         digest.update(f"{label}={json.dumps(content, sort_keys=True)}\n".encode())
 
-    text_config = parts.text_encoder.config
-    add("text_encoder", {name: getattr(text_config, name) for name in _TEXT_CONFIG})
-    add("unet", _stated(parts.unet))
-    add("vae", _stated(parts.vae))
+    add("text_encoder", text_settings(parts.text_encoder))
+    add("unet", stated(parts.unet))
+    add("vae", stated(parts.vae))
     add("tokenizer", json.loads(tokenizer_json))
     add("tokens", [parts.tokenizer.pad_token_id, _max_tokens(parts)])
     # what is sampled with by default is no part of what is compiled
@@ -274,25 +277,3 @@ def checkpoint_digest(parts: "Parts | Checkpoint", schedule: ScheduleSettings, t
     for component, module in (("text_encoder", parts.text_encoder), ("unet", parts.unet), ("vae", parts.vae)):
         add_weights(digest, component, module.state_dict())
     return digest.hexdigest()
-
-
-def add_weights(digest: Any, component: str, weights: Mapping[str, torch.Tensor]) -> None:
-    """Hash the names, shapes and values of weights, whatever their order."""
-    for name in sorted(weights):
-        values = weights[name].contiguous()
-        digest.update(f"{component}.{name}={tuple(values.shape)}\n".encode())
-        digest.update(values.numpy().data)
-
-
-def _stated(module: Any) -> dict[str, Any]:
-    """Return the config values that are not defaults, so that a newer diffusers with more fields changes no digest."""
-    parameters = inspect.signature(type(module).__init__).parameters
-    return {
-        name: module.config[name]
-        for name, parameter in parameters.items()
-        if name in module.config and _plain(module.config[name]) != _plain(parameter.default)
-    }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,7 @@
 """The checkpoint's modules as ONNX: one float32 export each, through torch.onnx, with every axis dynamic that varies.
 
-Every backend and precision derives from it, so nothing of a backend, size or precision is decided here.
+Every backend and precision derives from it, so nothing of a backend, size or precision is decided here. It is made in
+two stages: a graph without weights, once for all checkpoints of an architecture, and a checkpoint's own weights in it.
 """
 
 import logging
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 import transformers
+from onnxscript import optimizer
 
-from mezzotint.compile.checkpoint import Checkpoint
+from mezzotint.compile.architecture import layout, stated, weights_digest
+from mezzotint.compile.checkpoint import Checkpoint, text_settings
+from mezzotint.compile.graph import named_weights, nodes
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.guidance import GUIDANCE
@@ -101,12 +106,16 @@ class Encoder(torch.nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One component before compilation: the torch module, a call of it, and what the manifest says of its tensors."""
+    """One component before compilation: the torch module, a call of it, and what the manifest says of its tensors.
+
+    ``settings`` are what beside code, tensors and the shapes of weights decides the module's graph, as JSON.
+    """
 
     module: torch.nn.Module
     example: tuple[torch.Tensor, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    settings: Mapping[str, Any]
 
 
 def latent_factor(checkpoint: Checkpoint) -> int:
@@ -137,6 +146,7 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
                 (torch.randn(text),),
                 (tensor_spec("embeddings", "embeddings", "rows", checkpoint.max_tokens, text_width),),
                 (states,),
+                text_settings(checkpoint.text_encoder),
             )
         case Component.UNET:
             sample = tensor_spec("sample", "latents", "rows", channels, "height", "width")
@@ -151,33 +161,58 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
             if guidance_width := checkpoint.unet.config.get("time_cond_proj_dim"):
                 inputs += (tensor_spec(GUIDANCE, GUIDANCE, "rows", guidance_width),)
                 example += (torch.randn(_ROWS, guidance_width),)
-            return Part(Denoiser(checkpoint.unet), example, inputs, (output,))
+            return Part(Denoiser(checkpoint.unet), example, inputs, (output,), stated(checkpoint.unet))
         case Component.VAE_DECODER:
             pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
             latents = tensor_spec("latents", "latents", "rows", channels, "height", "width")
-            return Part(Decoder(checkpoint.vae), (torch.randn(latent),), (latents,), (pixels,))
+            latents_only = (torch.randn(latent),)
+            return Part(Decoder(checkpoint.vae), latents_only, (latents,), (pixels,), stated(checkpoint.vae))
         case Component.VAE_ENCODER:
             pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
             moments = tensor_spec("moments", "moments", "rows", 2 * channels, "height", "width")
-            image = torch.randn(_ROWS, 3, height * factor, width * factor)
-            return Part(Encoder(checkpoint.vae), (image,), (pixels,), (moments,))
+            image = (torch.randn(_ROWS, 3, height * factor, width * factor),)
+            return Part(Encoder(checkpoint.vae), image, (pixels,), (moments,), stated(checkpoint.vae))
         case _:
             raise ValueError(f"{component} is no part of every checkpoint; a file of its own exports it")
 
 
-def exported(stages: Stages, name: str, source: Mapping[str, Any], the_part: Part) -> Path:
-    """Run the export of a part as a stage; ``source`` stands for its weights. Returns the stage's folder."""
-    inputs = {**source, "code": code_digest(sys.modules[__name__]), "versions": exporter_versions()}
-    return stages.run(f"export {name}", inputs, lambda folder: export(the_part, folder)).folder
+def exported(stages: Stages, name: str, the_part: Part) -> Path:
+    """Run the export of a part as two stages, graph and weights; returns the folder of the whole.
+
+    A graph is reused for other weights only where settings, code, versions and the names and shapes of all weights are
+    the same; what differs in any is exported anew.
+    """
+    code = code_digest(sys.modules[__name__], named_weights, nodes)
+    inputs = {
+        "settings": the_part.settings,
+        "layout": layout(the_part.module),
+        "tensors": [spec.model_dump() for spec in (*the_part.inputs, *the_part.outputs)],
+        "code": code,
+        "versions": exporter_versions(),
+    }
+    graph = stages.run(f"export {name}", inputs, lambda folder: export_graph(the_part, folder / ONNX_FILE))
+    state = the_part.module.state_dict()
+    weights = {key: state[key] for key in graph.detail}
+    inputs = {"graph": graph.folder.name, "weights": weights_digest(weights), "code": code}
+
+    def work(folder: Path) -> None:
+        fill(graph.folder / ONNX_FILE, weights, folder / ONNX_FILE)
+
+    return stages.run(f"weights {name}", inputs, work).folder
 
 
-def export(the_part: Part, target: Path) -> None:
-    """Write ``model.onnx`` into ``target``, weights of large models beside it. Raises CompileError."""
+def export_graph(the_part: Part, target: Path) -> list[str]:
+    """Write the graph of a part without its weights; returns the names of those.
+
+    They are taken out before the exporter's optimiser runs, so that it can fold and merge nothing of them.
+
+    Raises:
+        CompileError: torch.onnx cannot export it.
+    """
     dynamic = tuple(
         {i: torch.export.Dim.AUTO for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
         for tensor in the_part.inputs
     )
-    num_bytes = sum(p.numel() * 4 for p in the_part.module.parameters())
     try:
         program = _quietly(
             lambda: torch.onnx.export(
@@ -187,15 +222,35 @@ def export(the_part: Part, target: Path) -> None:
                 dynamic_shapes=dynamic,
                 input_names=[tensor.name for tensor in the_part.inputs],
                 output_names=[tensor.name for tensor in the_part.outputs],
+                optimize=False,
                 verbose=False,
             )
         )
-        program.save(target / ONNX_FILE, external_data=num_bytes > _EXTERNAL_BYTES)
     except OSError:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CompileError(f"torch.onnx cannot export {type(the_part.module).__name__}: {reason}") from error
+    names = named_weights.take_out(program.model, the_part.module.state_dict())
+    _quietly(program.optimize)
+    ir.save(program.model, target)
+    return names
+
+
+def fill(graph: Path, weights: Mapping[str, torch.Tensor], target: Path) -> None:
+    """Write the model of an exported graph and weights by name, those of large models beside it.
+
+    What the optimiser could not do without them is done here: transposed weights are folded.
+
+    Raises:
+        CompileError: the weights are not those that the graph lacks.
+    """
+    model = ir.load(graph)
+    named_weights.put_in(model, {name: value.detach().contiguous().numpy() for name, value in weights.items()})
+    optimizer.fold_constants(model)
+    nodes.drop_unused_weights(model)
+    num_bytes = sum(value.nbytes for value in weights.values())
+    ir.save(model, target, external_data=f"{target.name}.data" if num_bytes > _EXTERNAL_BYTES else None)
 
 
 def tensor_spec(name: str, role: str, *axes: int | str) -> TensorSpec:

@@ -38,6 +38,8 @@ class CompileJob:
         with_safety_checker: compile the checkpoint's own, which then looks at every picture.
         config: a diffusers folder with configs for a single file.
         loras: merged into the checkpoint's weights, one after the other, before anything else.
+        base: the bundle of the model that this one was tuned from; None is what the checkpoint says of it, if anything.
+        recalibrate: observe int8's ranges on this checkpoint even where those of the base would do.
         name: the name that requests use; empty is the checkpoint's.
         device: the runtime's name of the device to build for; empty is its CPU.
         cache: where finished stages are kept for the next run.
@@ -59,6 +61,8 @@ class CompileJob:
     with_safety_checker: bool = False
     config: Path | None = None
     loras: tuple[LoraFile, ...] = ()
+    base: Path | None = None
+    recalibrate: bool = False
     name: str = ""
     device: str = ""
     prompts: tuple[str, ...] = DEFAULT_PROMPTS

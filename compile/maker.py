@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile import build, choose, float16_graph, measure, precision, resident, verify, weights
-from mezzotint.compile.calibrate import Calibration
-from mezzotint.compile.graph import modules, quantise, zero_points
+from mezzotint.compile.graph import modules, quantise, structure, zero_points
 from mezzotint.compile.job import CompileJob
+from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
 from mezzotint.compile.targets import Target, with_channels_last_norms
@@ -24,12 +24,14 @@ class Candidate:
     """A built engine that may go into the bundle, with the folder of its files and what verify says of it.
 
     Attributes:
+        structure: stands for its graph without the values of weights: engines that share it are as fast.
         figures: the SNR in dB of each recorded call by output; none before verification.
         measured: what counts of them, beside the floors.
     """
 
     folder: Path
     entry: EngineEntry
+    structure: str
     figures: Mapping[str, Sequence[float]]
     measured: tuple[Measured, ...]
 
@@ -76,7 +78,7 @@ class Maker:
         left_out: dict[str, str] = {}
         for value in wanted:
             try:
-                candidates.append(self._verified(target, [self.built(target, value)]))
+                candidates += self._sound(value, target)
             except EngineFailed as error:
                 left_out[value] = str(error)
         if len(candidates) == 1 and not left_out:
@@ -85,9 +87,8 @@ class Maker:
 
     def at(self, value: Precision, *targets: Target) -> list[Candidate]:
         """Return the engines of one component, or of its parts in a row, at one precision. Raises as ``best`` does."""
-        made = [self.built(target, value) for target in targets]
         try:
-            made[-1] = self._verified(targets[-1], made)
+            made = self._sound(value, *targets)
         except EngineFailed as error:
             raise CompileError(f"{targets[-1].name} at {value}: {error}; use another precision") from error
         if not verify.passes(made[-1].measured):
@@ -100,7 +101,7 @@ class Maker:
 
         def work(folder: Path) -> dict[str, Any]:
             names = build.build(derived.folder / f"{target.name}.onnx", folder, self._job.runs_on)
-            return {"files": {name: file_digest(folder / name) for name in names}, "derived": derived.detail}
+            return {"files": {name: file_digest(folder / name) for name in names}, "derived": derived.detail["stats"]}
 
         inputs = {"derived": derived.folder.name, "version": self._version, "code": code_digest(build)}
         result = self._stages.run(f"build {target.name} {value}", inputs, work)
@@ -117,7 +118,7 @@ class Maker:
             axes=target.axes,
             row_classes=((1,),),
         )
-        return Candidate(result.folder, entry, {}, ())
+        return Candidate(result.folder, entry, derived.detail["structure"], {}, ())
 
     def call_ms(self, candidate: Candidate) -> float:
         """Return the milliseconds of a call of one row."""
@@ -126,7 +127,7 @@ class Maker:
         def work(_folder: Path) -> float:
             return measure.call_ms(candidate.folder, entry, self._job.device, 1)
 
-        inputs = self._on_this_machine(measure, candidate) | _axes(entry)
+        inputs = self._timed(measure, candidate)
         found: float = self._stages.run(f"time {stem(entry.component, entry.variant)}", inputs, work).detail
         return found
 
@@ -140,7 +141,7 @@ class Maker:
             classes, step_ms = measure.rows_and_times(candidate.folder, entry, self._job.device)
             return {"row_classes": classes, "step_ms": step_ms}
 
-        inputs = self._on_this_machine(measure, candidate) | _axes(entry)
+        inputs = self._timed(measure, candidate)
         found = self._stages.run(f"measure {stem(entry.component, entry.variant)}", inputs, work).detail
         entry = EngineEntry.model_validate(entry.model_dump() | found)
         return replace(candidate, entry=entry.model_copy(update={"resident_bytes": self._resident(candidate, entry)}))
@@ -154,7 +155,7 @@ class Maker:
         def work(_folder: Path) -> dict[int, int]:
             return resident.resident_by_rows(candidate.folder, entry, self._job.device, counts)
 
-        inputs = self._on_this_machine(resident, candidate) | _axes(entry) | {"counts": counts}
+        inputs = self._timed(resident, candidate) | {"counts": counts}
         found = self._stages.run(f"weigh {stem(entry.component, entry.variant)}", inputs, work).detail
         return {int(count): num_bytes for count, num_bytes in found.items()}  # JSON's keys are text
 
@@ -169,13 +170,25 @@ class Maker:
         fold = self._job.backend == "openvino" and target.component is not Component.VAE_DECODER
 
         def work(folder: Path) -> dict[str, Any]:
-            file = folder / f"{target.name}.onnx"
-            job = self._job
-            return asdict(precision.derive(target.onnx, file, value, job.backend, ranges, without_zero_points=fold))
+            file, backend = folder / f"{target.name}.onnx", self._job.backend
+            stats = precision.derive(target.onnx, file, value, backend, ranges, without_zero_points=fold)
+            return {"stats": asdict(stats), "structure": structure.structure_digest(file)}
 
         inputs = {"source": target.source, "precision": value, "backend": self._job.backend, "ranges": ranges}
-        code = {"code": code_digest(precision, weights, float16_graph, modules, quantise, zero_points)}
+        code = {"code": code_digest(precision, weights, float16_graph, modules, quantise, structure, zero_points)}
         return self._stages.run(f"derive {target.name} {value}", inputs | code, work)
+
+    def _sound(self, value: Precision, *targets: Target) -> list[Candidate]:
+        """Return built and verified engines, calibrated anew where the base's ranges do not pass."""
+        made = [self.built(target, value) for target in targets]
+        made[-1] = self._verified(targets[-1], made)
+        unsound = value.is_calibrated and not verify.passes(made[-1].measured)
+        if unsound and self._calibration and self._calibration.renew(*targets):
+            stage, found = f"verify {targets[-1].name} {value}", verify.worst(made[-1].measured).snr_db
+            self._stages.note(stage, f"with the base's ranges it has {found:.1f} dB, so it is calibrated anew")
+            made = [self.built(target, value) for target in targets]
+            made[-1] = self._verified(targets[-1], made)
+        return made
 
     def _verified(self, target: Target, chain: Sequence[Candidate]) -> Candidate:
         """Return the last of engines that are called in a row, with the figures of them all."""
@@ -189,7 +202,8 @@ class Maker:
                     engine.close()
 
         last = chain[-1]
-        inputs = self._on_this_machine(verify, *chain) | {"reference": self._reference}
+        built = [candidate.folder.name for candidate in chain]
+        inputs = self._here(verify) | {"built": built, "reference": self._reference}
         figures = self._stages.run(f"verify {target.name} {last.entry.precision}", inputs, work).detail
         return replace(last, figures=figures, measured=verify.judge(last.entry, figures))
 
@@ -216,19 +230,16 @@ class Maker:
                 for engine in engines.values():
                     engine.close()
 
-        inputs = self._on_this_machine(choose, *candidates) | {"sound": list(sound)}
+        inputs = self._timed(choose, *candidates) | {"sound": list(sound)}
         timings = self._stages.run(f"choose {target.name}", inputs, work).detail
         return sound[Precision(timings["chosen"])], timings | {"left_out": left_out}
 
-    def _on_this_machine(self, code: Any, *candidates: Candidate) -> dict[str, Any]:
-        """Return the inputs that stages have in common which run engines."""
-        return {
-            "built": [candidate.folder.name for candidate in candidates],
-            "device": self._job.device,
-            "host": measure.host(),
-            "code": code_digest(code),
-        }
+    def _timed(self, code: Any, *candidates: Candidate) -> dict[str, Any]:
+        """Return the inputs of stages that take the time or the size of engines, which no weight's value changes."""
+        engines = [[c.structure, c.entry.precision, c.entry.backend, c.entry.backend_version] for c in candidates]
+        axes = {name: axis.model_dump() for name, axis in candidates[0].entry.axes.items()}
+        return self._here(code) | {"engines": engines, "axes": axes, "built_by": code_digest(build)}
 
-
-def _axes(entry: EngineEntry) -> dict[str, Any]:
-    return {"axes": {name: axis.model_dump() for name, axis in entry.axes.items()}}
+    def _here(self, code: Any) -> dict[str, Any]:
+        """Return the inputs that all stages have which run engines."""
+        return {"device": self._job.device, "host": measure.host(), "code": code_digest(code)}

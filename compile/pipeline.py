@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report, safety, tiny_decoder
+from mezzotint.compile import choose, export, reference, report, safety, samples, tiny_decoder
 from mezzotint.compile.bundle import Contents, assemble, paint
-from mezzotint.compile.calibrate import Calibration
-from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, module_digest
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.decoder import decoder_engines
 from mezzotint.compile.folders import check_output
 from mezzotint.compile.graph.decoder import block_modules
@@ -22,15 +21,14 @@ from mezzotint.compile.graph.step_cache import feature_module
 from mezzotint.compile.job import CompileJob, Report, StageEvent, Status
 from mezzotint.compile.lora import merge_loras
 from mezzotint.compile.maker import Candidate, Maker
-from mezzotint.compile.samples import sampled
+from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges, row_axis
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.compile.targets import Target, rewritten, with_step_cache
-from mezzotint.engines import safety as preprocessing
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.folders import whole_folder
-from mezzotint.engines.manifest import AxisRange, Component, Precision
+from mezzotint.engines.manifest import AxisRange, Component, Precision, read_manifest
 from mezzotint.engines.variants import FULL, TINY
 
 
@@ -82,13 +80,13 @@ class _Compilation:
             targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {checker_name}"
         latents = latent_entry(checkpoint, ranges, reference.preview_fit(recorded))
         contents = Contents.of(checkpoint, latents, checker.entry if checker else None)
-        calibration = self._calibration(checkpoint, ranges)
+        calibration = self._calibration(checkpoint, ranges, targets)
         modules = block_modules(checkpoint.vae)
         del checkpoint, tiny, checker
         gc.collect()  # torch's weights are not needed any more; engines take their place
         maker = Maker(self.job, self.stages, self.version, recorded, name, calibration)
         engines = self._engines(targets, maker, modules)
-        return self._bundle(contents, engines, recorded)
+        return self._bundle(contents, engines, recorded, calibration.taken if calibration else {})
 
     def _load(self) -> Checkpoint:
         self.tell(StageEvent("load", Status.STARTED))
@@ -96,6 +94,8 @@ class _Compilation:
         checkpoint = load_checkpoint(
             self.job.source, config=self.job.config, with_safety_checker=self.job.with_safety_checker
         )
+        if self.job.base:
+            checkpoint = replace(checkpoint, base_digest=read_manifest(self.job.base).source.digest)
         checkpoint = merge_loras(checkpoint, self.job.loras)
         seconds = time.perf_counter() - started
         merged = "".join(f" + {lora.weight:g} × {lora.name}" for lora in checkpoint.merged)
@@ -129,19 +129,30 @@ class _Compilation:
         folder = self.stages.run("reference", inputs, work).folder
         return reference.read(folder), folder.name
 
-    def _calibration(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange]) -> Calibration | None:
-        """Record what int8 is calibrated on, if anything is."""
+    def _calibration(
+        self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], targets: list[Target]
+    ) -> Calibration | None:
+        """Record what int8 is calibrated on, if anything is and the ranges of the base are not known."""
         if not choose.is_calibrated(self.job):
             return None
-        folder = sampled(self.stages, self.job, checkpoint, ranges["height"].opt, ranges["width"].opt)
-        return Calibration(folder, self.stages)
+        size = ranges["height"].opt, ranges["width"].opt
+        own = samples.place(self.stages, self.job, checkpoint.digest, *size)
+        known = None if self.job.recalibrate else checkpoint.base_digest
+        base = known and samples.place(self.stages, self.job, known, *size)
+        calibration = Calibration(self.stages, lambda: self._sampled(self._load(), size), own, base)
+        if not all(calibration.has_base(target) for target in targets if target.component in choose.CALIBRATED):
+            calibration.give(self._sampled(checkpoint, size))  # now, while the weights are in memory
+        return calibration
+
+    def _sampled(self, checkpoint: Checkpoint, size: tuple[int, int]) -> Path:
+        return samples.sampled(self.stages, self.job, checkpoint, *size)
 
     def _targets(self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], cached: str) -> list[Target]:
         """Export every component and return the engines to be made of it."""
         targets: list[Target] = []
         for component in export.COMPONENTS:
             part = export.part(checkpoint, component)
-            folder = export.exported(self.stages, component, {"digest": checkpoint.digest}, part)
+            folder = export.exported(self.stages, component, part)
             axes = engine_axes(checkpoint, ranges, self.job.max_rows, component)
             folder = rewritten(component, folder, self.stages)
             whole = Target.whole(component, folder, part, axes)
@@ -153,39 +164,34 @@ class _Compilation:
         self, tiny: Any, checkpoint: Checkpoint, targets: list[Target], recorded: reference.Arrays
     ) -> tuple[Target, reference.Arrays, str]:
         """Export a tiny decoder; returns its engine, what torch makes of it, and what stands for that."""
-        name, vae = tiny_decoder.NAME, checkpoint.vae.config
-        source = {
-            "digest": module_digest(name, tiny),
-            "latents": [vae.scaling_factor, vae.shift_factor],
-            "wrapped": code_digest(tiny_decoder),
-        }
-        the_part = tiny_decoder.tiny_part(tiny, checkpoint)
-        exported, arrays, stands_for = self._beside(
-            name, source, the_part, lambda: tiny_decoder.record_tiny(tiny, recorded)
-        )
+        name, the_part = tiny_decoder.NAME, tiny_decoder.tiny_part(tiny, checkpoint)
+        exported, arrays, stands_for = self._beside(name, the_part, lambda: tiny_decoder.record_tiny(tiny, recorded))
         decoder = next(target for target in targets if target.component is Component.VAE_DECODER)
         return replace(decoder, variant=TINY, folder=exported, recorded_as=name), arrays, stands_for
 
     def _checker(self, checker: safety.Checker, recorded: reference.Arrays) -> tuple[Target, reference.Arrays, str]:
         """Export a safety checker; returns its engine, what torch makes of it, and what stands for that."""
         component, the_part = Component.SAFETY_CHECKER, safety.checker_part(checker)
-        source = {"digest": checker.digest, "wrapped": code_digest(safety, preprocessing)}
         exported, arrays, stands_for = self._beside(
-            component, source, the_part, lambda: safety.record_checker(checker, recorded)
+            component, the_part, lambda: safety.record_checker(checker, recorded)
         )
         return Target.whole(component, exported, the_part, {"rows": row_axis(self.job.max_rows)}), arrays, stands_for
 
     def _beside(
-        self, name: str, source: dict[str, Any], the_part: export.Part, record: Callable[[], reference.Arrays]
+        self, name: str, the_part: export.Part, record: Callable[[], reference.Arrays]
     ) -> tuple[Path, reference.Arrays, str]:
         """Export what not every checkpoint has, and record what torch makes of it.
 
         Returns the graph's folder, what was recorded, and what stands for that in the inputs of later stages.
         """
-        exported = rewritten(name, export.exported(self.stages, name, source, the_part), self.stages)
-        inputs = source | {"reference": self.stages.results["reference"].folder.name, "versions": exporter_versions()}
+        whole = export.exported(self.stages, name, the_part)
+        inputs = {
+            "part": whole.name,
+            "reference": self.stages.results["reference"].folder.name,
+            "versions": exporter_versions(),
+        }
         folder = self.stages.run(f"reference {name}", inputs, lambda folder: reference.write(record(), folder)).folder
-        return exported, reference.read(folder), folder.name
+        return rewritten(name, whole, self.stages), reference.read(folder), folder.name
 
     def _engines(self, targets: list[Target], maker: Maker, modules: tuple[str, ...]) -> list[Candidate]:
         """Make every engine; the other variants of a component have the precision that its full engine got."""
@@ -213,7 +219,9 @@ class _Compilation:
             self.tell(StageEvent(f"verify {target.name} {value}", Status.NOTE, note))
             return maker.at(Precision.FP32, target)[0]
 
-    def _bundle(self, contents: Contents, made: list[Candidate], recorded: reference.Arrays) -> Path:
+    def _bundle(
+        self, contents: Contents, made: list[Candidate], recorded: reference.Arrays, calibrated: Mapping[str, str]
+    ) -> Path:
         """Assemble the bundle beside its place, paint with it, report, and move it there."""
         self.tell(StageEvent("bundle", Status.STARTED))
         started = time.perf_counter()
@@ -226,7 +234,8 @@ class _Compilation:
             figures = {
                 (c.entry.component, c.entry.variant, output): calls for c in made for output, calls in c.figures.items()
             }
-            found = report.as_json(manifest, self.stages.results, figures, self.speed, job.prompts, truth, painted)
+            stages, prompts = self.stages.results, job.prompts
+            found = report.as_json(manifest, stages, figures, self.speed, prompts, calibrated, truth, painted)
             sizes = [sum((folder / f).stat().st_size for f in entry.files) for entry in manifest.engines]
             report.write(folder, found, report.as_markdown(manifest, found, sizes), report.grid(truth, painted))
         seconds = time.perf_counter() - started

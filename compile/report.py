@@ -22,6 +22,15 @@ GRID_FILE = "compile_report.png"
 
 Pixels = npt.NDArray[np.uint8]
 
+# What stages are for, by the first word of their names.
+_KINDS = {
+    **dict.fromkeys(("export", "weights", "rewrite", "cut"), "export"),
+    **dict.fromkeys(("norms", "derive", "build"), "build"),
+    **dict.fromkeys(("samples", "calibrate"), "calibration"),
+    **dict.fromkeys(("reference", "verify"), "verification"),
+    **dict.fromkeys(("choose", "time", "measure", "weigh"), "timing"),
+}
+
 
 def grid(reference: Sequence[Pixels], painted: Sequence[Pixels]) -> Picture.Image:
     """Return torch's pictures above the engines', and below them the difference, ten times as strong."""
@@ -49,10 +58,14 @@ def as_json(
     figures: Mapping[tuple[Component, str, str], Sequence[float]],
     speed: Mapping[str, Any],
     prompts: Sequence[str],
+    calibrated: Mapping[str, str],
     reference: Sequence[Pixels],
     painted: Sequence[Pixels],
 ) -> dict[str, Any]:
-    """Return everything that was measured, as JSON; ``figures`` are each call's by component, variant and output."""
+    """Return everything that was measured, as JSON.
+
+    ``figures`` are each call's by component, variant and output; ``calibrated`` says whose ranges an engine has.
+    """
     images = {
         prompt: round(psnr_db(truth, image), 2)
         for prompt, truth, image in zip(prompts, reference, painted, strict=True)
@@ -70,13 +83,23 @@ def as_json(
             }
             for name, result in stages.items()
         },
+        "seconds": seconds_by_kind(stages),
         "verify": [
             m.model_dump() | {"all_db": [round(f, 2) for f in figures[m.component, m.variant, m.output]]}
             for m in manifest.verified
         ],
         "choice": {component: timing for component, timing in speed.items() if timing},
+        "calibrated_on": dict(calibrated),
         "image_psnr_db": images,
     }
+
+
+def seconds_by_kind(stages: Mapping[str, StageResult]) -> dict[str, float]:
+    """Return what export, build, calibration, verification and timing took in all, in this order."""
+    seconds = dict.fromkeys(_KINDS.values(), 0.0)
+    for name, result in stages.items():
+        seconds[_KINDS[name.split()[0]]] += result.seconds
+    return {kind: round(spent, 3) for kind, spent in seconds.items()}
 
 
 def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[int]) -> str:
@@ -99,7 +122,10 @@ def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[i
         lines += ["| precision | ms | ratio to fp32 |", "| --- | --- | --- |"]
         lines += [f"| {name} | {ms} | {timing['ratio_to_fp32'][name]} |" for name, ms in timing["ms"].items()]
         lines += [f"- {name} was left out: {reason}" for name, reason in timing["left_out"].items()]
-    lines += ["", "## Stages", "", "| stage | | seconds | bytes |", "| --- | --- | --- | --- |"]
+    lines += ["", "## Stages", "", f"Seconds: {_listed(report['seconds'])}."]
+    whose = [f"{name} {owner}" for name, owner in report["calibrated_on"].items()]
+    lines += ["", f"Whose ranges activations are rounded over: {', '.join(whose)}."] if whose else []
+    lines += ["", "| stage | | seconds | bytes |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {s['status']} | {s['seconds']:.1f} | {s['bytes']} |" for name, s in report["stages"].items()]
     lines += ["", *(f"- {note}" for note in manifest.notes)]
     return "\n".join(lines).rstrip() + "\n"
@@ -115,6 +141,10 @@ def write(folder: Path, report: dict[str, Any], markdown: str, picture: Picture.
     (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
     picture.save(folder / GRID_FILE)
+
+
+def _listed(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {spent:.1f}" for kind, spent in seconds.items())
 
 
 def _engine_row(entry: EngineEntry, verified: Sequence[Measured], num_bytes: int) -> str:

@@ -3,7 +3,7 @@
 What it does with its scores is the server's matter (``engines/safety.py``); here they are made, and compared.
 """
 
-import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion import safety_checker as diffusers_checker
 
-from mezzotint.compile.checkpoint import add_weights
 from mezzotint.compile.diffusers_folder import SAFETY_CHECKER, load_module, read_json
 from mezzotint.compile.export import Part, tensor_spec
 from mezzotint.compile.reference import Arrays
+from mezzotint.compile.stages import code_digest
+from mezzotint.engines import safety as preprocessing
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import SafetyEntry
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES, clip_input
@@ -40,14 +41,6 @@ class Checker:
 
     module: Any
     entry: SafetyEntry
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of its config, weights and input."""
-        said = f"{self.module.config.to_json_string()}\n{self.entry.model_dump_json()}\n"
-        digest = hashlib.sha256(said.encode())
-        add_weights(digest, SAFETY_CHECKER, self.module.state_dict())
-        return digest.hexdigest()
 
 
 class Scores(torch.nn.Module):
@@ -119,7 +112,12 @@ def checker_part(checker: Checker) -> Part:
         for name, number in zip((SPECIAL_SCORES, CONCEPT_SCORES), numbers, strict=True)
     ]
     given = tensor_spec(CLIP_PIXELS, "image", "rows", 3, side, side)
-    return Part(Scores(checker.module), (torch.randn(2, 3, side, side),), (given,), tuple(outputs))
+    settings = {
+        "module": checker.module.config.to_json_string(),
+        "entry": checker.entry.model_dump(),
+        "code": code_digest(sys.modules[__name__], preprocessing),
+    }
+    return Part(Scores(checker.module), (torch.randn(2, 3, side, side),), (given,), tuple(outputs), settings)
 
 
 def record_checker(checker: Checker, recorded: Arrays) -> Arrays:

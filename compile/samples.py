@@ -22,6 +22,7 @@ from mezzotint.engines.manifest import Component
 
 GUIDANCE = 6.0
 FIRST_SEED = 5000
+_STAGE = "samples"
 _PROMPTS = Path(__file__).parent / "data" / "calibration_prompts.txt"
 _NUM_PROMPTS = 16
 _PROMPTS_AT_ONCE = 4
@@ -37,22 +38,29 @@ _TRAJECTORIES: tuple[tuple[Any, Mapping[str, Any], int], ...] = (
 
 def sampled(stages: Stages, job: CompileJob, checkpoint: Checkpoint, height: int, width: int) -> Path:
     """Return the folder of the recorded calls, at a size in pixels."""
-    prompts = job.calibration_prompts or default_prompts()
 
     def work(folder: Path) -> None:
         def progress(done: float) -> None:
-            stages.progress("samples", done, "torch paints the prompts that int8 is calibrated on")
+            stages.progress(_STAGE, done, "torch paints the prompts that int8 is calibrated on")
 
-        reference.write(record(checkpoint, prompts, height, width, progress), folder)
+        reference.write(record(checkpoint, _prompts(job), height, width, progress), folder)
 
-    inputs = {
-        "digest": checkpoint.digest,
-        "prompts": prompts,
+    return stages.run(_STAGE, _inputs(job, checkpoint.digest, height, width), work).folder
+
+
+def place(stages: Stages, job: CompileJob, digest: str, height: int, width: int) -> str:
+    """Return the name of the folder that the calls of the checkpoint with this digest have, recorded or not."""
+    return stages.place(_STAGE, _inputs(job, digest, height, width)).name
+
+
+def _inputs(job: CompileJob, digest: str, height: int, width: int) -> dict[str, Any]:
+    return {
+        "digest": digest,
+        "prompts": _prompts(job),
         "size": [height, width],
         "code": code_digest(reference, sys.modules[__name__]),
         "versions": exporter_versions(),
     }
-    return stages.run("samples", inputs, work).folder
 
 
 def default_prompts() -> tuple[str, ...]:
@@ -91,6 +99,10 @@ def record(
     vae = checkpoint.vae.config
     latents = np.concatenate(finals) / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0.0)
     return arrays | {f"{Component.VAE_DECODER}/latents": latents}
+
+
+def _prompts(job: CompileJob) -> tuple[str, ...]:
+    return job.calibration_prompts or default_prompts()
 
 
 def _rows(call: Arrays, rows: slice) -> Arrays:

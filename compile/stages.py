@@ -49,12 +49,24 @@ class Stages:
         """Say how far a running stage is."""
         self._report(StageEvent(stage, Status.PROGRESS, detail, fraction))
 
+    def note(self, stage: str, sentence: str) -> None:
+        """Say what the user might not expect of a stage."""
+        self._report(StageEvent(stage, Status.NOTE, sentence))
+
+    def place(self, name: str, inputs: dict[str, Any]) -> Path:
+        """Return the folder of a stage's result, whether it is there or not."""
+        key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
+        return self._cache / f"{name.replace(' ', '-')}-{key[:24]}"
+
+    def has(self, name: str, inputs: dict[str, Any]) -> bool:
+        """Return whether ``run`` would reuse a result."""
+        return self._finished(self.place(name, inputs)) is not None
+
     def run(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> StageResult:
         """Run ``work(folder)`` unless the same ``inputs`` have a result; it fills the folder and returns JSON."""
         started = time.perf_counter()
         self._report(StageEvent(name, Status.STARTED))
-        key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
-        folder = self._cache / f"{name.replace(' ', '-')}-{key[:24]}"
+        folder = self.place(name, inputs)
         index = self._finished(folder)
         status = Status.REUSED if index is not None else Status.BUILT
         if index is None:

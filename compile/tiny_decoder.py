@@ -1,14 +1,17 @@
 """A second, much smaller decoder: diffusers' AutoencoderTiny, for pictures that may lose detail (TAESD)."""
 
+import sys
 from pathlib import Path
 
 import diffusers
 import torch
 
+from mezzotint.compile.architecture import stated
 from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.diffusers_folder import load_module, read_json
 from mezzotint.compile.export import Part, latent_factor, part
 from mezzotint.compile.reference import Arrays
+from mezzotint.compile.stages import code_digest
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import Component
 
@@ -53,8 +56,9 @@ def load_tiny(folder: Path, checkpoint: Checkpoint) -> diffusers.AutoencoderTiny
 def tiny_part(tiny: diffusers.AutoencoderTiny, checkpoint: Checkpoint) -> Part:
     """Return the decoder, ready to be exported, with the inputs and outputs of the checkpoint's own."""
     own = part(checkpoint, Component.VAE_DECODER)
-    vae = checkpoint.vae.config
-    return Part(TinyDecoder(tiny, vae.scaling_factor, vae.shift_factor or 0.0), own.example, own.inputs, own.outputs)
+    scaling, shift = checkpoint.vae.config.scaling_factor, checkpoint.vae.config.shift_factor or 0.0
+    settings = {"tiny": stated(tiny), "latents": [scaling, shift], "code": code_digest(sys.modules[__name__])}
+    return Part(TinyDecoder(tiny, scaling, shift), own.example, own.inputs, own.outputs, settings)
 
 
 def record_tiny(tiny: diffusers.AutoencoderTiny, recorded: Arrays) -> Arrays:

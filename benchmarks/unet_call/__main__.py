@@ -206,7 +206,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     stages = Stages(cache_folder() / "compile", lambda _event: None)
     part = export.part(checkpoint, Component.UNET)
-    folder = export.exported(stages, Component.UNET, {"digest": checkpoint.digest}, part)
+    folder = export.exported(stages, Component.UNET, part)
     side = options.side // export.latent_factor(checkpoint)
     del checkpoint, part
     with tempfile.TemporaryDirectory() as temporary:

@@ -44,7 +44,7 @@ def graph(checkpoint: Checkpoint, component: Component) -> Path:
     """The component's export, kept in the tests' cache under the compiler's own name for it."""
     stages = Stages(CACHE, lambda _: None)
     part = export.part(checkpoint, component)
-    return export.exported(stages, component, {"digest": checkpoint.digest}, part) / export.ONNX_FILE
+    return export.exported(stages, component, part) / export.ONNX_FILE
 
 
 def inputs_of(checkpoint: Checkpoint, component: Component) -> Arrays:

@@ -11,9 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from mezzotint.compile.export import ONNX_FILE, Part, export
 from mezzotint.compile.graph.norms import channels_last_norms
-from mezzotint.engines.manifest import TensorSpec
+from tests.compile.exports import exported
 
 SHAPE = (2, 12, 5, 7)
 
@@ -37,15 +36,6 @@ class OfInstances(torch.nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-def exported(module: torch.nn.Module, folder: Path) -> Path:
-    torch.manual_seed(0)
-    for weight in module.parameters():
-        torch.nn.init.normal_(weight)
-    specs = [TensorSpec(name=name, role=name, dtype="float32", axes=SHAPE) for name in ("x", "y")]
-    export(Part(module, (torch.randn(SHAPE),), (specs[0],), (specs[1],)), folder)
-    return folder / ONNX_FILE
-
-
 def run(path: Path, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     session = onnxruntime.InferenceSession(path)
     return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
@@ -61,7 +51,7 @@ def rewritten(source: Path, target: Path) -> int:
 @pytest.fixture(scope="module", params=[1, 3, 12])
 def normed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with a norm of so many groups."""
-    return exported(Normed(request.param), tmp_path_factory.mktemp("normed"))
+    return exported(Normed(request.param), SHAPE, tmp_path_factory.mktemp("normed") / "a.onnx")
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (20.0, 1.0), (0.0, 1e-3)])
@@ -87,7 +77,7 @@ def test_what_comes_out_keeps_its_name(normed: Path, tmp_path: Path) -> None:
 
 
 def test_a_norm_of_instances_with_weights_of_its_own_stays(tmp_path: Path) -> None:
-    source = exported(OfInstances(), tmp_path)
+    source = exported(OfInstances(), SHAPE, tmp_path / "a.onnx")
     before = [node.op_type for node in onnx.load(source).graph.node]
     assert "InstanceNormalization" in before
     assert rewritten(source, tmp_path / "b.onnx") == 0

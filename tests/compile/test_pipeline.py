@@ -154,8 +154,8 @@ def report(event):
 compile_checkpoint(job(source, output, cache=cache), report)
 """
 STAGES = [
-    "load", "reference", "export text_encoder", "export unet", "export vae_decoder", "export vae_encoder",
-    "derive unet fp32", "build unet fp32", "verify unet fp32", "measure unet", "weigh unet",
+    "load", "reference", "export text_encoder", "export unet", "weights unet", "export vae_decoder",
+    "export vae_encoder", "derive unet fp32", "build unet fp32", "verify unet fp32", "measure unet", "weigh unet",
     "verify vae_decoder fp32", "bundle",
 ]  # fmt: skip
 

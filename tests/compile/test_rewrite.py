@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 
-from mezzotint.compile.export import ONNX_FILE, Part, export
 from mezzotint.compile.graph.rewrite import (
     Rewrite,
     rewrite,
@@ -18,7 +17,7 @@ from mezzotint.compile.graph.rewrite import (
     split_shortcuts,
     upsample_by_phases,
 )
-from mezzotint.engines.manifest import TensorSpec
+from tests.compile.exports import exported
 
 
 class Gated(torch.nn.Module):
@@ -49,15 +48,6 @@ class Shortcut(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(torch.cat([x, x * 2], dim=1))  # type: ignore[no-any-return]
-
-
-def exported(module: torch.nn.Module, shape: tuple[int, ...], path: Path) -> Path:
-    torch.manual_seed(0)
-    for weight in module.parameters():
-        torch.nn.init.normal_(weight)
-    tensors = [TensorSpec(name=name, role=name, dtype="float32", axes=shape) for name in ("x", "y")]
-    export(Part(module, (torch.randn(shape),), (tensors[0],), (tensors[1],)), path.parent)
-    return (path.parent / ONNX_FILE).rename(path)
 
 
 def run(path: Path, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 
+from mezzotint.compile.architecture import weights_digest
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import StageEvent, Status
 from mezzotint.compile.safety import Checker, load_checker, read_entry
@@ -166,7 +167,8 @@ def test_a_checker_saved_with_older_names_is_the_same(checked: Checked, tmp_path
     weights["vision_model.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
     save_file(weights, file, metadata={"format": "pt"})
     found: list[Checker] = [load_checker(checked.folder), load_checker(folder)]
-    assert found[0].digest == found[1].digest
+    digests = {weights_digest(checker.module.state_dict()) for checker in found}
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(

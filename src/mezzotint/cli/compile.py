@@ -169,6 +169,19 @@ def _loras(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "for each, under a --name of its own.",
 )
 @click.option(
+    "--base",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The bundle of the model that SOURCE was tuned from, compiled with the same cache. int8 then rounds over the "
+    "ranges that were observed for it, if verification accepts that, and the bundle names it. Graphs and timings are "
+    "reused without it. [default: what the checkpoint says of its base, if anything]",
+)
+@click.option(
+    "--recalibrate",
+    is_flag=True,
+    help="Observe int8's ranges on SOURCE itself even where those of its base pass: slower to compile, closest to the "
+    "checkpoint.",
+)
+@click.option(
     "--prompt",
     "prompts",
     multiple=True,
@@ -209,6 +222,8 @@ def command(
     device: str,
     config: Path | None,
     loras: "tuple[LoraFile, ...]",
+    base: Path | None,
+    recalibrate: bool,
     prompts: tuple[str, ...],
     calibration_prompts: Path | None,
     compute_capability: str | None,
@@ -249,6 +264,8 @@ def command(
         with_safety_checker=with_safety_checker,
         config=config,
         loras=loras,
+        base=base,
+        recalibrate=recalibrate,
         name=name,
         device=device,
         prompts=prompts or DEFAULT_PROMPTS,

@@ -117,7 +117,7 @@ def test_a_profile_has_the_ends_of_every_axis(source: Path) -> None:
 def test_parts_of_a_miniature_become_plans_at_fp16(sd15_checkpoint: Path, tmp_path: Path, component: Component) -> None:
     checkpoint, stages = load_checkpoint(str(sd15_checkpoint)), Stages(CACHE, lambda _: None)
     part = export.part(checkpoint, component)
-    folder = export.exported(stages, component, {"digest": checkpoint.digest}, part)
+    folder = export.exported(stages, component, part)
     ranges = pixel_ranges(CompileJob(source="", output=tmp_path, cache=CACHE), checkpoint)
     axes = engine_axes(checkpoint, ranges, 2, component)
     target = Target.whole(component, rewritten(component, folder, stages), part, axes)
