@@ -194,7 +194,7 @@ from mezzotint.trainer.loggers import make_loggers
 from mezzotint.trainer.samples import Samples
 folder = Path(sys.argv[1])
 module = Toy(Options())
-paint = lambda prompts, seeds: [np.full((16, 24, 3), 40, np.uint8) for _ in seeds]
+paint = lambda prompts, seeds: [np.full((16, 24, 3), 40 * seed, np.uint8) for seed in seeds]
 trainer, keys = toy_trainer(folder, Options(), module, Samples(folder / "samples", "a cat", 2, 3, paint))
 trainer.loggers = make_loggers("all", folder / "logs", "toy")
 trainer.fit(module, keys)
