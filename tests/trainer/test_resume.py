@@ -1,0 +1,146 @@
+"""Runs of a miniature as the command makes them: resumed, averaged, on two processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mezzotint.engines.errors import TrainError
+from mezzotint.trainer.config import make_config
+from mezzotint.trainer.loggers import LOSS, read_lines
+from mezzotint.trainer.run import train
+from tests.conftest import ROOT
+from tests.miniatures import write_sd15_miniature, write_sd21_miniature
+from tests.trainer.bases import read_base
+
+SUBJECT = ROOT / "models" / "subject"
+RELATIVE = 1e-4
+"""How far a step's loss on two processes may be from that on one, over itself."""
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sd15_miniature(tmp_path_factory.mktemp("bases") / "sd15")
+
+
+@pytest.fixture(scope="module")
+def class_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class pictures of a user's own, so that none is painted."""
+    folder = tmp_path_factory.mktemp("cats")
+    for number, path in enumerate(sorted(SUBJECT.glob("*.png"))):
+        shutil.copy(path, folder / f"cat-{number}.png")
+    return folder
+
+
+def options(output: Path, class_images: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "instance_data_dir": str(SUBJECT),
+        "instance_prompt": "a photo of a sks cat",
+        "class_data_dir": str(class_images),
+        "class_prompt": "a photo of a cat",
+        "num_class_images": 5,
+        "output_dir": str(output),
+        "resolution": 64,
+        "train_batch_size": 2,
+        "max_train_steps": 4,
+        "learning_rate": 1e-4,
+        "checkpointing_steps": 2,
+        "validation_steps": 3,
+        "report_to": "none",
+        "accelerator": "cpu",
+        "devices": 1,
+        **more,
+    }
+
+
+def trained(miniature: Path, **values: Any) -> None:
+    train(make_config(values), read_base(miniature))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights that a run wrote in float32."""
+    paths = sorted([*folder.glob("model/*/*.safetensors"), *folder.glob("lora/*.safetensors")])
+    found = {f"{path.relative_to(folder)}/{name}": value for path in paths for name, value in load_file(path).items()}
+    assert found
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"ema_decay": 0.9, "train_text_encoder": True, "lr_scheduler": "cosine", "lr_warmup_steps": 1},
+        {"lora_rank": 2, "lora_dropout": 0.5, "ema_decay": 0.9, "gradient_accumulation_steps": 2},
+        {"optimizer": "prodigy", "learning_rate": 1.0, "random_flip": True, "cache_latents": False},
+    ],
+    ids=["full with average and text encoder", "LoRA with dropout and accumulation", "Prodigy on uncached pictures"],
+)
+def test_a_run_that_goes_on_is_the_run_that_did_not_stop_to_the_bit(
+    miniature: Path, class_images: Path, tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    trained(miniature, **options(tmp_path / "whole", class_images, **kind))
+    checkpoints = tmp_path / "again" / "checkpoints"
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-000002", checkpoints / "step-000002")
+    trained(miniature, **options(tmp_path / "again", class_images, **kind, resume_from_checkpoint="latest"))
+    whole, rest = (read_lines(tmp_path / name / "logs") for name in ("whole", "again"))
+    assert [step for step in whole if LOSS in whole[step]] == [1, 2, 3, 4]
+    assert [step for step in rest if LOSS in rest[step]] == [3, 4]
+    for name in (LOSS, "train/prior_loss", "val/loss", "lr"):
+        assert all(whole[step][name] == rest[step][name] for step in rest if name in rest[step])
+    theirs, ours = weights(tmp_path / "whole"), weights(tmp_path / "again")
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    state = torch.load(checkpoints / "step-000004" / "state.ckpt", weights_only=True)["state_dict"]
+    assert all(name.startswith(("unet.", "text_encoder.")) for name in state)
+    if "lora_rank" in kind:
+        assert all("lora" in name for name in state)  # frozen weights are the base's
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_from_a_checkpoint_of_another_base_or_another_way_to_train(
+    miniature: Path, class_images: Path, tmp_path: Path
+) -> None:
+    told = options(tmp_path / "run", class_images, max_train_steps=1)
+    trained(miniature, **told)
+    with pytest.raises(TrainError, match="has checkpoints of an earlier run"):
+        trained(miniature, **told)
+    told["resume_from_checkpoint"] = "latest"
+    with pytest.raises(TrainError, match=r"model \(base [0-9a-f]+\) than this run's \(base [0-9a-f]+\); resume"):
+        trained(write_sd21_miniature(tmp_path / "sd21"), **told)
+    with pytest.raises(TrainError, match=r"LoRA none.* than this run's \(LoRA rank 4"):
+        trained(miniature, **told, lora_rank=4)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_and_weights_of_one_with_the_same_global_batch(
+    miniature: Path, class_images: Path, tmp_path: Path
+) -> None:
+    """Gloo and DDP on CPUs, started by the command itself."""
+    alike = {"max_train_steps": 6, "checkpointing_steps": 3, "train_text_encoder": True, "ema_decay": 0.9}
+    cuts = {
+        "one": {"train_batch_size": 4},
+        "accumulated": {"train_batch_size": 2, "gradient_accumulation_steps": 2},
+        "two": {"train_batch_size": 2, "devices": 2, "strategy": "ddp"},
+    }
+    for name, cut in cuts.items():
+        told = tmp_path / f"{name}.yaml"
+        told.write_text(json.dumps(options(tmp_path / name, class_images, **alike, **cut)))
+        command = [sys.executable, "-m", "mezzotint", "train", str(miniature), "--config", str(told)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    lines = {name: read_lines(tmp_path / name / "logs") for name in cuts}
+    of = {name: weights(tmp_path / name) for name in cuts}
+    for name in ("accumulated", "two"):
+        for key in (LOSS, "val/loss", "lr"):
+            one, other = ({s: v[key] for s, v in lines[each].items() if key in v} for each in ("one", name))
+            assert other == pytest.approx(one, rel=RELATIVE)
+        assert max(float((of[name][key] - weight).abs().max()) for key, weight in of["one"].items()) < 1e-5
+    assert not (tmp_path / "two" / "checkpoints" / ".step-000006.part").exists()
+    assert os.readlink(tmp_path / "two" / "checkpoints" / "last") == "step-000006"
