@@ -98,6 +98,11 @@ class TrainConfig(_Strict):
         "background`: other things that it knows, and grounds. A model's own recipe may name them.",
     )
     num_prior_images: PositiveInt = Field(2, description="Pictures to have of each of those.")
+    proportion_empty_prompts: Fraction = Field(
+        0.0,
+        description="The share of class rows that have no caption. Guidance starts from what the empty prompt paints: "
+        "where the model drifts there, pictures become harsh. 0.1 is what models are usually trained with.",
+    )
     sample_batch_size: PositiveInt = Field(4, description="Class pictures that are painted at once.")
     sample_steps: PositiveInt = Field(50, description="Denoising steps of class pictures and of pictures on the way.")
     sample_guidance: NonNegativeFloat = Field(7.5, description="Their guidance scale.")

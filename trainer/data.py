@@ -83,7 +83,8 @@ class DreamBoothData(LightningDataModule):
         for concept, instances in zip(self._config.all_concepts, self._instances, strict=True):
             pairs += pair_up(instances, self._priors(concept), self._config.repeats)
         shots = [shot for pair in pairs for shot in (pair.instance, pair.prior) if shot]
-        self.examples = Examples(pairs, self._views(shots, device), self._texts(shots, device), self._config.seed)
+        views, texts, config = self._views(shots, device), self._texts(shots, device), self._config
+        self.examples = Examples(pairs, views, texts, config.seed, config.proportion_empty_prompts)
 
     def train_dataloader(self) -> Batches:
         """Return this process's batches, from the step that the trainer is at."""
@@ -141,7 +142,8 @@ class DreamBoothData(LightningDataModule):
         return Moments(self._framing, seed, cache)
 
     def _texts(self, shots: Sequence[Shot], device: torch.device) -> Texts:
-        tokens = latents.tokens_of((shot.caption for shot in shots), self._base.tokenizer)
+        captions = ["", *(shot.caption for shot in shots)]
+        tokens = latents.tokens_of(captions, self._base.tokenizer)
         if self._config.train_text_encoder or not self._config.pre_compute_text_embeddings:
             return Texts("tokens", tokens)
         return Texts("states", latents.cached_states(tokens, self._base.text_encoder, device))

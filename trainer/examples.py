@@ -104,12 +104,15 @@ class Examples(Dataset[Batch]):
         views: pictures' rows.
         texts: captions' rows.
         seed: what the order of each epoch is drawn from.
+        empty: the share of class rows whose caption is empty; ``texts`` has that one too then.
     """
 
-    def __init__(self, pairs: Sequence[Pair], views: Views, texts: Texts, seed: int) -> None:
+    def __init__(self, pairs: Sequence[Pair], views: Views, texts: Texts, seed: int, empty: float = 0.0) -> None:
         self.pairs = pairs
         self._views = views
         self._texts = texts
+        self._seed = seed
+        self._empty = empty
         self._order = lru_cache(maxsize=2)(lambda epoch: _shuffled(len(pairs), seed, epoch))
 
     def __len__(self) -> int:
@@ -125,7 +128,7 @@ class Examples(Dataset[Batch]):
         shots += [(pair.prior, number + CLASS_KEYS) for pair, number in zip(pairs, numbers, strict=True) if pair.prior]
         return {
             self._views.name: torch.stack([self._views.row(shot.path, key) for shot, key in shots]),
-            self._texts.name: torch.stack([self._texts.rows[shot.caption] for shot, _ in shots]),
+            self._texts.name: torch.stack([self._texts.rows[self._caption(shot, key)] for shot, key in shots]),
             "keys": torch.tensor([key for _, key in shots]),
         }
 
@@ -133,6 +136,13 @@ class Examples(Dataset[Batch]):
         """Return the example of that number: every epoch has each of ``pairs`` once."""
         epoch, place = divmod(number, len(self.pairs))
         return self.pairs[self._order(epoch)[place]]
+
+    def _caption(self, shot: Shot, key: int) -> str:
+        """Return what is said of a row's picture; of some class rows nothing, so that guidance keeps its start."""
+        if not self._empty or key < CLASS_KEYS:
+            return shot.caption
+        drawn = torch.rand((), generator=generator(self._seed, key, "caption"))
+        return "" if drawn < self._empty else shot.caption
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:

@@ -24,7 +24,8 @@ def shots(*numbers: int, caption: str = "a sks cat") -> list[Shot]:
     return [Shot(Path(f"{number}.png"), caption) for number in numbers]
 
 
-TEXTS = Texts("tokens", {"a sks cat": torch.tensor([1, 2]), "a cat": torch.tensor([1, 3])})
+ROWS = {"a sks cat": torch.tensor([1, 2]), "a cat": torch.tensor([1, 3]), "": torch.tensor([1, 0])}
+TEXTS = Texts("tokens", ROWS)
 
 
 def examples(pairs: Sequence[Pair], seed: int = 0) -> Examples:
@@ -57,6 +58,15 @@ def test_an_instance_row_draws_the_same_with_and_without_class_rows() -> None:
     own = shots(1, 2, 3)
     alone, beside = examples(pair_up(own, [], 1)), examples(pair_up(own, shots(11, 12, 13, caption="a cat"), 1))
     assert torch.equal(alone[range(5)]["pixels"], beside[range(5)]["pixels"][:5])
+
+
+def test_a_share_of_the_class_rows_and_no_instance_has_an_empty_caption() -> None:
+    pairs = pair_up(shots(1, 2, 3), shots(11, 12, 13, caption="a cat"), repeats=1)
+    count, share = 2000, 0.2
+    tokens = Examples(pairs, Names(), TEXTS, seed=0, empty=share)[range(count)]["tokens"][:, 1]
+    assert set(tokens[:count].tolist()) == {2}
+    assert set(tokens[count:].tolist()) == {0, 3}
+    assert abs(float((tokens[count:] == 0).float().mean()) - share) < 4 * (share * (1 - share) / count) ** 0.5
 
 
 def test_every_epoch_has_every_example_once_in_an_order_of_its_own() -> None:
