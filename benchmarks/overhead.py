@@ -54,7 +54,7 @@ class TimedEngine:
 
 def timed_model(bundle: Path, calls: list[tuple[float, float]]) -> Model:
     """Open a bundle whose engines note when they run."""
-    model = open_bundle(bundle, LoadOptions(devices={}))
+    model = open_bundle(bundle, LoadOptions(devices={}, cache=False))  # whatever rows this host was tuned to
     model.warm_up_rest()
     engines = {component: TimedEngine(engine, calls) for component, engine in model.engines.items()}
     return Model(model.manifest, model.digest, model.prompts, engines, model.max_rows)
