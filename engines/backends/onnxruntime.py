@@ -6,6 +6,7 @@ the CPU every row count that was tried gives bit-equal rows; the manifest says w
 """
 
 import ctypes
+import functools
 import logging
 import sys
 from collections.abc import Mapping
@@ -112,6 +113,7 @@ class ONNXRuntimeBackend:
         provider, index = self._provider(name)
         stream = 0
         if provider in ON_CUDA and cuda.count():
+            _load_cuda_libraries()
             stream = cuda.gpu(index).stream
         chain = providers(provider, index, spec, options, stream)
         path = folder / next(iter(spec.files))
@@ -132,6 +134,13 @@ class ONNXRuntimeBackend:
         if provider is None or (index and (provider == CPU or not index.isdecimal())):
             raise DeviceNotFound(f"device {device}: onnxruntime finds no such device; found {', '.join(found)}")
         return provider, int(index or 0)
+
+
+@functools.cache
+def _load_cuda_libraries() -> None:
+    """Load CUDA's libraries and cuDNN from NVIDIA's packages, where those are installed; else the system's are used."""
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        ort.preload_dlls()
 
 
 def _session(

@@ -1,0 +1,156 @@
+"""What does a GPU gain from calls of many rows, and are pictures made faster than by diffusers on the same GPU?
+
+    python -m benchmarks.gpu build/sd15-cuda build/sd15-full --name sd15-size
+
+The bundle is compiled for ONNX Runtime with `--device cuda` and at least 16 rows. diffusers runs in float16 where the
+bundle's UNet does, else in float32, with PyTorch's own attention and nothing compiled: as its README starts.
+"""
+
+import argparse
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from benchmarks.harness import interleaved, publish
+from benchmarks.overhead import start_server
+from mezzotint import Client
+from mezzotint.engines import device
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.manifest import Component, Precision, read_manifest
+from mezzotint.engines.model import Model
+from mezzotint.engines.timing import distinct_rows
+from mezzotint.engines.variants import FULL
+
+PROMPT = "a photo of an owl"
+ROWS = (1, 2, 4, 8, 16)
+AT_ONCE = (1, 4, 8)
+
+
+def unet_calls(model: Model, unet: torch.nn.Module, rounds: int) -> list[dict[str, Any]]:
+    """Return a line a row count: milliseconds of the engine's call and of diffusers', taken in turns."""
+    engine, lines = model.engines[Component.UNET, FULL], []
+    weight = next(unet.parameters())
+    for rows in (count for count in ROWS if count <= engine.spec.axes["rows"].max):
+        given = {name: device.place(array, engine.like) for name, array in distinct_rows(engine.spec, rows).items()}
+        told = {name: torch.from_numpy(device.to_host(array)).to(weight.device) for name, array in given.items()}
+        times = interleaved(
+            {
+                "ours": lambda given=given: [device.wait(output) for output in engine.run(given).values()],
+                "diffusers": lambda told=told: _called(unet, told, weight.dtype),
+            },
+            rounds=rounds,
+            warmup=5,
+        )
+        ours, theirs = (float(np.median(times[name])) for name in ("ours", "diffusers"))
+        lines.append(
+            {
+                "what": f"a UNet call of {rows} rows, ms",
+                "ours": round(ours, 2),
+                "diffusers": round(theirs, 2),
+                "diffusers / ours": round(theirs / ours, 2),
+                "ours, ms a row": round(ours / rows, 3),
+            }
+        )
+    return lines
+
+
+def _called(unet: torch.nn.Module, told: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        unet(told["sample"].to(dtype), told["timestep"], told["text"].to(dtype))
+    _finish(told["sample"])
+
+
+def _finish(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+def served(bundle: Path, steps: int, at_once: int, each: int) -> float:
+    """Return pictures a second of a real server whose ``at_once`` clients ask for ``each`` pictures, one by one."""
+    process, port, _ = start_server(bundle)
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+
+            def ask(first: int, count: int) -> None:
+                for i in range(count):
+                    client.generate(PROMPT, steps=steps, guidance=7.5, seed=first + i, sampler="ddim")
+
+            for count in (2, each):
+                threads = [threading.Thread(target=ask, args=(i * each, count)) for i in range(at_once)]
+                begun = time.perf_counter()
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            return at_once * each / (time.perf_counter() - begun)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def painted(paint: Callable[[int], object], at_once: int, each: int) -> float:
+    """Return pictures a second of a pipeline that is called with batches of ``at_once`` pictures."""
+    paint(at_once)
+    begun = time.perf_counter()
+    for _ in range(each):
+        paint(at_once)
+    return at_once * each / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="the diffusers folder that the bundle was compiled from")
+    parser.add_argument("--name", required=True, help="of the result's files")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--pictures", type=int, default=4, help="that each client asks for")
+    options = parser.parse_args()
+    manifest = read_manifest(options.bundle)
+    precision = manifest.engine(Component.UNET).precision
+    dtype = torch.float16 if precision is Precision.FP16 else torch.float32
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        options.checkpoint, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+    ).to(options.device)
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    model = open_bundle(options.bundle, LoadOptions(devices={"": options.device}, cache=False))
+    rows = unet_calls(model, pipeline.unet, options.rounds)
+    model.close()
+    height, width = manifest.latents.default_height, manifest.latents.default_width
+    for at_once in AT_ONCE:
+        ours = served(options.bundle, options.steps, at_once, options.pictures)
+        theirs = painted(
+            lambda count: pipeline(
+                PROMPT, num_inference_steps=options.steps, guidance_scale=7.5, num_images_per_prompt=count,
+                height=height, width=width,
+            ),
+            at_once,
+            options.pictures,
+        )  # fmt: skip
+        rows.append(
+            {
+                "what": f"pictures a second, {at_once} at once, {options.steps} steps",
+                "ours": round(ours, 2),
+                "diffusers": round(theirs, 2),
+                "diffusers / ours": round(theirs / ours, 2),
+                "ours, ms a row": "",
+            }
+        )
+    gpu = torch.cuda.get_device_name() if options.device.startswith("cuda") else "no GPU"
+    question = (
+        f"What does a GPU gain from calls of many rows? {options.name}, {precision}, {width}×{height}, {gpu}; "
+        "served one picture a request, diffusers with one batch of as many"
+    )
+    publish(f"gpu-{options.name}", question, rows, {"gpu": gpu, "rounds": options.rounds, "precision": str(precision)})
+
+
+if __name__ == "__main__":
+    main()
