@@ -104,7 +104,11 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a sampler is asked for: the checkpoint's schedule, and the arguments of ``plan``."""
+    """What a sampler is asked for: the checkpoint's schedule, and the arguments of ``plan``.
+
+    The levels of ``num_steps`` are chosen and the first ``num_skipped`` of them left out: the sampler begins at the
+    first that is kept, as if nothing had been before it.
+    """
 
     schedule: NoiseSchedule
     num_steps: int
@@ -112,6 +116,12 @@ class Setup:
     sigmas: SigmaSpacing
     eta: float
     custom_sigmas: tuple[float, ...] = ()
+    num_skipped: int = 0
+
+    @property
+    def num_left(self) -> int:
+        """The steps that are made."""
+        return self.num_steps - self.num_skipped
 
 
 @dataclass(frozen=True, slots=True)

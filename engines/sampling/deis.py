@@ -54,7 +54,7 @@ def deis(setup: Setup) -> Trajectory:
     sigmas = [*sigmas, sigmas[-1] if spread else float(setup.schedule.sigmas[0])]
     evaluations = []
     for i, timestep in enumerate(timesteps):
-        is_last = i == setup.num_steps - 1 and setup.num_steps < _FEW_STEPS
+        is_last = i == setup.num_left - 1 and setup.num_steps < _FEW_STEPS
         if i == 0 or is_last:
             step = deis_1_step(sigmas[i], sigmas[i + 1])
         else:

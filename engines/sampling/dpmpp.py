@@ -37,7 +37,7 @@ def dpmpp_2m(setup: Setup) -> Trajectory:
     sigmas = [*sigmas, 0.0]
     evaluations = []
     for i, timestep in enumerate(timesteps):
-        if i in (0, setup.num_steps - 1):
+        if i in (0, setup.num_left - 1):
             step = dpmpp_1_step(sigmas[i], sigmas[i + 1])
         else:
             step = dpmpp_2m_step(sigmas[i - 1], sigmas[i], sigmas[i + 1])

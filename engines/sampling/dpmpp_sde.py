@@ -63,7 +63,7 @@ def _walk(setup: Setup, name: str, most: int) -> Trajectory:
     sigmas = [*sigmas, 0.0]
     evaluations = []
     for i, timestep in enumerate(timesteps):
-        left = setup.num_steps - i
+        left = setup.num_left - i
         order = min(most, i + 1)
         if left == 1 or (left == 2 and setup.num_steps < _FEW_STEPS):
             order = min(order, left)

@@ -55,14 +55,14 @@ def dpmpp_2s_ancestral(setup: Setup) -> Trajectory:
     """Two evaluations a step to below the next level, whose noise then leads back up; the last step is Euler's."""
     timesteps, sigmas, initial_scale = exploding_levels(setup)
     evaluations = []
-    for i in range(setup.num_steps - 1):
+    for i in range(setup.num_left - 1):
         here, there = sigmas[i], sigmas[i + 1]
         down, up = ancestral(here, there)
         middle = mean_level(here, down)
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, to_middle_step(here, middle), i))
         evaluations.append(exploding(between, middle, dpmpp_2s_step(here, down, up), i + 1, draws=True))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_steps))
+    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
     return Trajectory(initial_scale, evaluations)
 
 
@@ -70,13 +70,13 @@ def dpmpp_sde(setup: Setup) -> Trajectory:
     """Two evaluations a step, each with noise of its own; the last step is Euler's."""
     timesteps, sigmas, initial_scale = exploding_levels(setup)
     evaluations = []
-    for i in range(setup.num_steps - 1):
+    for i in range(setup.num_left - 1):
         here, there = sigmas[i], sigmas[i + 1]
         middle = mean_level(here, there)
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, noisy_middle_step(here, middle), i, draws=True))
         evaluations.append(exploding(between, middle, dpmpp_sde_step(here, middle, there), i + 1, draws=True))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_steps))
+    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
     return Trajectory(initial_scale, evaluations)
 
 

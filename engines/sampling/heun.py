@@ -29,11 +29,11 @@ def heun(setup: Setup) -> Trajectory:
     """Predict and correct at every noise level but the last, whose step to sigma 0 is Euler's: 2N − 1 evaluations."""
     timesteps, sigmas, initial_scale = exploding_levels(setup)
     evaluations = []
-    for i in range(setup.num_steps - 1):
+    for i in range(setup.num_left - 1):
         here, there = sigmas[i], sigmas[i + 1]
         evaluations.append(exploding(timesteps[i], here, heun_predictor(here, there), i))
         evaluations.append(exploding(timesteps[i + 1], there, heun_corrector(here, there), i + 1))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_steps))
+    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
     return Trajectory(initial_scale, evaluations)
 
 

@@ -44,14 +44,14 @@ def _walk(setup: Setup, *, is_ancestral: bool) -> Trajectory:
     if setup.sigmas is SigmaSpacing.KARRAS and not setup.custom_sigmas:
         timesteps = np.round(timesteps).tolist()  # as diffusers, which leaves those in the middle as they are
     evaluations = []
-    for i in range(setup.num_steps - 1):
+    for i in range(setup.num_left - 1):
         here, there = sigmas[i], sigmas[i + 1]
         down, up = ancestral(here, there) if is_ancestral else (there, 0.0)
         middle = mean_level(here, down)
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, to_middle_step(here, middle), i))
         evaluations.append(exploding(between, middle, whole_step(here, down, up), i + 1, draws=is_ancestral))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_steps))
+    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
     return Trajectory(initial_scale, evaluations)
 
 

@@ -16,7 +16,7 @@ NUM_DISTILLED = 50
 
 
 def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
-    """Return (N timesteps, N + 1 sigmas that end in 0, initial scale) of k-diffusion's variance-exploding samplers.
+    """Return (timesteps, sigmas that end in 0, initial scale) of k-diffusion's variance-exploding samplers.
 
     The initial scale of leading spacing, whose first sigma is below the largest, is that of data and noise together,
     as in diffusers (``init_noise_sigma``).
@@ -32,7 +32,8 @@ def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
         timesteps = schedule.timesteps_at(sigmas)
     largest = float(np.max(sigmas))
     initial_scale = math.hypot(largest, 1.0) if setup.spacing is Spacing.LEADING else largest
-    return timesteps.tolist(), [*sigmas.tolist(), 0.0], initial_scale
+    first = setup.num_skipped
+    return timesteps[first:].tolist(), [*sigmas[first:].tolist(), 0.0], initial_scale
 
 
 def exploding(timestep: float, sigma: float, step: Step, num_done: int, *, draws: bool = False) -> Evaluation:
@@ -47,7 +48,7 @@ def preserving(timestep: float, sigma: float, step: Step, num_done: int, *, draw
 
 
 def multistep_levels(setup: Setup, name: str) -> tuple[list[float], list[float]]:
-    """Return N whole timesteps and N sigmas of solvers that extrapolate from earlier evaluations.
+    """Return whole timesteps and sigmas of solvers that extrapolate from earlier evaluations.
 
     The step from the last level to the end counts as one where spacing divides. diffusers rounds the timesteps of
     Karras's levels and truncates those of exponential and beta ones; with Karras's levels on a cosine schedule its
@@ -70,6 +71,7 @@ def multistep_levels(setup: Setup, name: str) -> tuple[list[float], list[float]]
         num_intervals = num_steps if setup.spacing is Spacing.TRAILING else num_steps + 1
         timesteps = np.round(schedule.timesteps(num_intervals, setup.spacing))[:num_steps]
         sigmas = schedule.sigmas_at(timesteps)
+    timesteps, sigmas = timesteps[setup.num_skipped :], sigmas[setup.num_skipped :]
     check_falling(sigmas.tolist(), setup, name)
     return timesteps.tolist(), sigmas.tolist()
 
@@ -84,8 +86,9 @@ def check_falling(sigmas: Sequence[float], setup: Setup, name: str) -> None:
 
 
 def whole_timesteps(setup: Setup) -> list[int]:
-    """Return N whole timesteps, falling, of samplers that know trained levels alone."""
-    return [int(timestep) for timestep in np.round(setup.schedule.timesteps(setup.num_steps, setup.spacing)).tolist()]
+    """Return whole timesteps, falling, of samplers that know trained levels alone."""
+    timesteps = np.round(setup.schedule.timesteps(setup.num_steps, setup.spacing))
+    return [int(timestep) for timestep in timesteps[setup.num_skipped :].tolist()]
 
 
 def trained_level(alpha_cumprod: float) -> Level:
@@ -94,7 +97,7 @@ def trained_level(alpha_cumprod: float) -> Level:
 
 
 def distilled_timesteps(setup: Setup, name: str) -> list[int]:
-    """Return N timesteps of the fifty that latent consistency models are distilled at, from the last one down.
+    """Return timesteps of the fifty that latent consistency models are distilled at, from the last one down.
 
     Spacing is not looked at, as in diffusers (``original_inference_steps``).
 
@@ -108,7 +111,7 @@ def distilled_timesteps(setup: Setup, name: str) -> list[int]:
         raise InvalidRequest(f"steps={setup.num_steps}: {name} takes at most {NUM_DISTILLED}; 4 to 8 are usual")
     distilled: npt.NDArray[np.int64] = np.arange(NUM_DISTILLED, 0, -1) * stride - 1
     picked = np.floor(np.linspace(0, NUM_DISTILLED, setup.num_steps, endpoint=False)).astype(np.int64)
-    return [int(timestep) for timestep in distilled[picked].tolist()]
+    return [int(timestep) for timestep in distilled[picked][setup.num_skipped :].tolist()]
 
 
 def log_snr(ratio: float) -> float:

@@ -28,7 +28,7 @@ class Plan:
     """Everything that an image's run needs, one entry for each of its E model evaluations; read-only, free to share.
 
     Attributes:
-        num_steps: the steps that the user asked for.
+        num_steps: the steps that it takes: those that the user asked for, less those that a start skips.
         initial_scale: unit gaussian noise times this is the first sample.
         timesteps: float32 [E], what the model is told; may be fractional.
         input_scales: float32 [E], the model sees sample * scale.
@@ -37,6 +37,8 @@ class Plan:
         denoised: float32 [E, 2], the predicted clean sample is [0] * sample + [1] * output, for previews.
         needs_noise: bool [E], whether to draw noise for the evaluation from the image's stream.
         steps: int64 [E], the user's steps that are complete after the evaluation.
+        levels: float32 [E + 1, 2], what the sample before each evaluation is made of: [0] * clean sample + [1] * unit
+            noise; the last is the end, the clean sample alone.
     """
 
     num_steps: int
@@ -47,6 +49,7 @@ class Plan:
     denoised: Float32Array
     needs_noise: npt.NDArray[np.bool_]
     steps: npt.NDArray[np.int64]
+    levels: Float32Array
 
     @property
     def num_evaluations(self) -> int:
@@ -63,6 +66,7 @@ def plan(
     sigmas: SigmaSpacing = SigmaSpacing.AS_TRAINED,
     eta: float = 0.0,
     custom_sigmas: tuple[float, ...] = (),
+    num_skipped: int = 0,
 ) -> Plan:
     """Return the table of one run: ``sampler`` over ``num_steps`` of ``schedule``.
 
@@ -74,6 +78,7 @@ def plan(
         sigmas: the noise levels.
         eta: 0 to 1, the share of fresh noise: for DDIM 0 is deterministic and 1 is DDPM; for TCD it is gamma.
         custom_sigmas: ``num_steps`` falling noise levels in the place of ``sigmas``; their last step goes to 0.
+        num_skipped: the first steps, which are left out: the run begins without history at the level that they lead to.
 
     Raises:
         InvalidRequest: a number is out of range, or the sampler does not take it.
@@ -83,7 +88,7 @@ def plan(
     _check(sampler, schedule, num_steps, sigmas, eta)
     if custom_sigmas and SigmaSpacing.KARRAS not in sampler.sigma_spacings:
         raise InvalidRequest(f"custom_sigmas: sampler {sampler.name} has none; use dpmpp_2m, euler or heun")
-    trajectory = sampler.trajectory(Setup(schedule, num_steps, spacing, sigmas, eta, custom_sigmas))
+    trajectory = sampler.trajectory(Setup(schedule, num_steps, spacing, sigmas, eta, custom_sigmas, num_skipped))
     evaluations = trajectory.evaluations
     coefficients = np.zeros((len(evaluations), 1 + NUM_KEPT, 3 + NUM_KEPT))
     denoised = np.zeros((len(evaluations), 2))
@@ -94,8 +99,9 @@ def plan(
         denoised[e] = x0 @ x, x0 @ output
     uses_noise = np.any(coefficients[..., -1], axis=1)
     draws = np.array([evaluation.draws for evaluation in evaluations])
+    seen = [(e.level.alpha / e.input_scale, e.level.sigma / e.input_scale) for e in evaluations]
     return Plan(
-        num_steps=num_steps,
+        num_steps=num_steps - num_skipped,
         initial_scale=trajectory.initial_scale,
         timesteps=_frozen([evaluation.timestep for evaluation in evaluations]),
         input_scales=_frozen([evaluation.input_scale for evaluation in evaluations]),
@@ -104,6 +110,7 @@ def plan(
         # An unused draw before a used one is made too: diffusers draws it, and the stream must stay in step.
         needs_noise=draws & np.logical_or.accumulate(uses_noise[::-1])[::-1],
         steps=np.array([evaluation.num_done for evaluation in evaluations], dtype=np.int64),
+        levels=_frozen([*seen, (1.0, 0.0)]),
     )
 
 

@@ -111,7 +111,7 @@ def plms(setup: Setup) -> Trajectory:
     levels, timesteps = _Levels(setup), whole_timesteps(setup)
     stride = setup.schedule.num_train_timesteps // setup.num_steps
     start = timesteps[0]
-    if setup.num_steps == 1:
+    if setup.num_left == 1:
         return Trajectory(1.0, [_evaluation(levels, start, first_guess(levels.transfer(start, start - stride)), 1)])
     guess = first_guess(levels.transfer(start, start - stride))
     again = second_guess(levels.transfer(timesteps[1] + stride, timesteps[1]))
@@ -125,8 +125,8 @@ def pndm(setup: Setup) -> Trajectory:
     Raises:
         InvalidRequest: there are fewer than four steps.
     """
-    if setup.num_steps <= _NUM_RUNGE_KUTTA:
-        raise InvalidRequest(f"steps={setup.num_steps}: pndm takes at least {_NUM_RUNGE_KUTTA + 1}; use plms for fewer")
+    if setup.num_left <= _NUM_RUNGE_KUTTA:
+        raise InvalidRequest(f"steps={setup.num_left}: pndm takes at least {_NUM_RUNGE_KUTTA + 1}; use plms for fewer")
     levels, timesteps = _Levels(setup), whole_timesteps(setup)
     stride = setup.schedule.num_train_timesteps // setup.num_steps
     half = stride // 2

@@ -99,7 +99,7 @@ def _walk(setup: Setup, name: str, *, is_bh1: bool) -> Trajectory:
     evaluations = []
     last = None
     for i, timestep in enumerate(timesteps):
-        has_history = 0 < i < setup.num_steps - 1
+        has_history = 0 < i < setup.num_left - 1
         stride = Stride(sigmas[i], sigmas[i + 1], sigmas[i - 1] if has_history else None, is_bh1)
         evaluations.append(preserving(timestep, sigmas[i], unipc_step(last, stride), i + 1))
         last = stride

@@ -13,7 +13,7 @@ import torch
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.noise import NoiseStream
-from mezzotint.engines.sampling import NUM_KEPT, SAMPLERS, advance, plan
+from mezzotint.engines.sampling import NUM_KEPT, SAMPLERS, advance, noised, plan
 from mezzotint.engines.sampling.base import Setup
 from mezzotint.engines.sampling.levels import multistep_levels
 from mezzotint.engines.schedule import NoiseSchedule, Prediction, SigmaSpacing, Spacing
@@ -50,6 +50,9 @@ NO_SAMPLE = ("euler_a", "kdpm2", "kdpm2_a", "dpmpp_sde")
 IN_DOUBLE = ("heun", "kdpm2", "kdpm2_a", "dpmpp_sde", "lms")
 RESCALED = ("ddim", "ddpm", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "unipc_bh1")
 MULTISTEP = ("dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "deis", "unipc", "unipc_bh1")
+
+# diffusers' PNDM and LMS count their evaluations from the first step of all, wherever they begin
+LOSE_THEIR_PLACE = ("plms", "pndm", "lms")
 
 
 class ThirdOrderSDE(diffusers.DPMSolverMultistepScheduler):  # type: ignore[misc]
@@ -112,25 +115,38 @@ class BrownianPath:
 
 
 class Walk:
-    """One run of both: ours by its plan, theirs by its scheduler, on the same outputs and the same noise."""
+    """One run of both: ours by its plan, theirs by its scheduler, on the same outputs and the same noise.
 
-    def __init__(self, name: str, config: dict[str, Any], sigmas: SigmaSpacing, num_steps: int, **options: Any) -> None:
+    With ``num_skipped`` steps left out it begins with something clean that is noised, as an initial picture is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: dict[str, Any],
+        sigmas: SigmaSpacing,
+        num_steps: int,
+        num_skipped: int = 0,
+        **options: Any,
+    ) -> None:
         self.name = name
+        cut = {"num_skipped": num_skipped, **options}
         self.schedule = make_schedule(config)
-        self.ours = plan(SAMPLERS[name], self.schedule, num_steps, sigmas=sigmas, **options)
+        self.ours = plan(SAMPLERS[name], self.schedule, num_steps, sigmas=sigmas, **cut)
         self.scheduler = make_reference(name, config, sigmas, num_steps)
         self.fed_epsilon = name in NO_SAMPLE and self.schedule.prediction is Prediction.SAMPLE
         epsilon = NoiseSchedule(
             self.schedule.alphas_cumprod, Prediction.EPSILON, self.schedule.spacing, self.schedule.steps_offset, True
         )
         if name in IN_DOUBLE or self.fed_epsilon:
-            by_epsilon = plan(SAMPLERS[name], epsilon, num_steps, sigmas=sigmas, **options)
+            by_epsilon = plan(SAMPLERS[name], epsilon, num_steps, sigmas=sigmas, **cut)
             self.levels = [float(-b) for _, b in by_epsilon.denoised]
         if name in MULTISTEP:
             self.exact_sigmas(Setup(self.schedule, num_steps, self.schedule.spacing, sigmas, 0.0))
+        self.first = num_skipped * self.scheduler.order
         if hasattr(self.scheduler, "set_begin_index"):
             # else it looks its first timestep up, and finds the second one where both are truncated to the same
-            self.scheduler.set_begin_index(0)
+            self.scheduler.set_begin_index(self.first)
         self.extra = {"eta": 0.0, **options} if SAMPLERS[name].takes_eta else options
         self.generator = torch.Generator("cpu").manual_seed(SEED)
         self.stream = NoiseStream(SEED)
@@ -158,15 +174,22 @@ class Walk:
         ours, scheduler = self.ours, self.scheduler
         draw = self.noise_sources()
         rng = np.random.default_rng(3)
-        theirs = torch.randn(SHAPE, generator=self.generator) * scheduler.init_noise_sigma
-        theirs = theirs.double() if self.name in IN_DOUBLE else theirs
+        timesteps = scheduler.timesteps[self.first :]
+        theirs = torch.randn(SHAPE, generator=self.generator)
         state = np.zeros((1, 1 + NUM_KEPT, *SHAPE[1:]), dtype=np.float32)
-        state[:, 0] = self.stream.normal(SHAPE) * ours.initial_scale
-        assert len(ours.timesteps) == len(scheduler.timesteps)
+        state[:, 0] = self.stream.normal(SHAPE)
+        if self.first:
+            clean = rng.standard_normal(SHAPE).astype(np.float32)
+            theirs = scheduler.add_noise(torch.from_numpy(clean), theirs, timesteps[:1])
+            state[:, 0] = noised(clean, state[:, 0], ours)
+        else:
+            theirs, state[:, 0] = theirs * scheduler.init_noise_sigma, state[:, 0] * ours.initial_scale
+        theirs = theirs.double() if self.name in IN_DOUBLE else theirs
+        assert len(ours.timesteps) == len(timesteps)
         # a timestep just below a whole one is truncated by diffusers
         atol = 1.01 if self.name in MULTISTEP else 2e-3
-        np.testing.assert_allclose(ours.timesteps, scheduler.timesteps.numpy(), atol=atol)
-        for e, timestep in enumerate(scheduler.timesteps):
+        np.testing.assert_allclose(ours.timesteps, timesteps.numpy(), atol=atol)
+        for e, timestep in enumerate(timesteps):
             seen = scheduler.scale_model_input(theirs, timestep)
             assert_near(state[:, 0] * ours.input_scales[e], seen.numpy(), float(theirs.abs().max()))
             output = rng.standard_normal(SHAPE).astype(np.float32)
@@ -191,6 +214,15 @@ def assert_near(ours: np.ndarray, theirs: np.ndarray, magnitude: float) -> None:
 def test_the_walk_is_diffusers(name: str, sigmas: SigmaSpacing) -> None:
     config = make_config(timestep_spacing=SAMPLERS[name].default_spacing.value)
     Walk(name, config, sigmas, 10).check()
+
+
+@pytest.mark.parametrize("name", [name for name in SERVED if name not in LOSE_THEIR_PLACE])
+def test_the_walk_from_a_noised_picture_is_diffusers(name: str) -> None:
+    config = make_config(timestep_spacing=SAMPLERS[name].default_spacing.value)
+    sigmas = SAMPLERS[name].sigma_spacings[-1]
+    for num_skipped in (1, 7, 9):
+        Walk(name, config, sigmas, 10, num_skipped).check()
+    Walk(name, config, SigmaSpacing.AS_TRAINED, 20, 5).check()
 
 
 @pytest.mark.slow
