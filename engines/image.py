@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
+from mezzotint.engines.canvas import MASK, MASKED, Canvas
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.guidance import GUIDANCE
+from mezzotint.engines.manifest import LatentEntry
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
-from mezzotint.engines.variants import CHECK, FULL, SHALLOW
+from mezzotint.engines.variants import CHECK, FULL, PICTURE, SHALLOW
 
 Array: TypeAlias = Any
 
@@ -46,6 +48,7 @@ class Image:
         bundle: the digest of the bundle whose engines make it.
         guidance: float32 [width], the guidance of models that take it as an input.
         has_check: whether a safety checker looks at it when it is decoded.
+        canvas: the initial picture that it is painted on; None where it begins with noise.
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
         state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
@@ -70,6 +73,7 @@ class Image:
     bundle: str
     guidance: npt.NDArray[np.float32] | None = None
     has_check: bool = False
+    canvas: Canvas | None = None
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
     part: int = 0
@@ -92,6 +96,8 @@ class Image:
     def num_rows(self) -> int:
         """The rows that it takes in its next call."""
         match self.stage:
+            case Stage.ENCODE if self.canvas is not None and self.text is not None:
+                return self.canvas.given.num_encoded
             case Stage.ENCODE:
                 return len(self.tokens)
             case Stage.DENOISE:
@@ -105,6 +111,8 @@ class Image:
         match self.stage:
             case Stage.DENOISE:
                 return self.call.variant
+            case Stage.ENCODE if self.text is not None:
+                return PICTURE
             case Stage.DECODE:
                 return self.decoder[self.part] if self.pixels is None else CHECK
             case _:
@@ -116,6 +124,11 @@ class Image:
         return self.plan.num_evaluations - self.evaluation
 
     @property
+    def num_steps(self) -> int:
+        """The steps that it takes in all."""
+        return self.plan.num_steps
+
+    @property
     def step(self) -> int:
         """The user's steps that are complete."""
         return int(self.plan.steps[self.evaluation - 1]) if self.evaluation else 0
@@ -124,7 +137,7 @@ class Image:
     def signature(self) -> Hashable:
         """What its next call must have in common with another image's to share it: everything but the rows."""
         match self.stage:
-            case Stage.ENCODE:
+            case Stage.ENCODE if self.text is None:
                 return (self.bundle, self.stage, self.tokens.shape[1])
             case Stage.DENOISE:
                 return (self.bundle, self.stage, self.variant, self.shape, self.tokens.shape[1])
@@ -132,14 +145,31 @@ class Image:
                 return (self.bundle, self.stage, self.variant, self.shape)
 
     def begin(self, text: Array) -> None:
-        """Take the encoded prompt, draw the initial noise, and wait for the first step."""
-        given = self.request.latents
-        noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
-        state = np.zeros((1 + NUM_KEPT, *self.shape), dtype=np.float32)
-        state[0] = noise * np.float32(self.plan.initial_scale)
+        """Take the encoded prompt, draw the initial noise, and wait for the first step; on a canvas for its encoder."""
         self.text = text
+        if self.canvas is not None:
+            return
+        state = np.zeros((1 + NUM_KEPT, *self.shape), dtype=np.float32)
+        state[0] = self.first_noise() * np.float32(self.plan.initial_scale)
         self.state = device.from_host(state, text)
         self.stage = Stage.DENOISE
+
+    def begin_on(self, moments: Array, entry: LatentEntry) -> None:
+        """Take what the VAE's encoder made of the canvas, float32 [rows, 2C, height, width], and wait for a step."""
+        if self.canvas is None:
+            raise ValueError(f"image {self.index} has no canvas; it begins with noise")
+        sample = self.canvas.begin(moments, entry, self.noise, self.first_noise, self.plan)
+        kept = device.from_host(np.zeros((NUM_KEPT, *self.shape), dtype=np.float32), sample)
+        xp = device.xp(sample)
+        self.state = xp.concat([xp.expand_dims(sample, axis=0), kept])
+        self.stage = Stage.DENOISE
+
+    def first_noise(self) -> npt.NDArray[np.float32]:
+        """Return the unit noise that it begins with, float32 [C, height, width]."""
+        given = self.request.latents
+        noise: npt.NDArray[np.float32]
+        noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
+        return noise
 
     def decoded(self, output: Array) -> None:
         """Take what one of the decoder's engines made: the last one's is pixels, float32 [3, H, W] in −1…1."""
@@ -148,9 +178,11 @@ class Image:
             self.hidden = _copy(output)
             return
         self.pixels = to_uint8(device.to_host(output))
+        if self.canvas is not None:
+            self.pixels = self.canvas.given.laid_over(self.pixels)
         if self.state is not None and self.request.return_latents:
             self.latents = device.to_host(_copy(self.state[0, ...]))
-        self.state = self.text = self.hidden = None
+        self.state = self.text = self.hidden = self.canvas = None
         self.stage = Stage.DECODE if self.has_check else Stage.DONE
 
 
@@ -182,6 +214,11 @@ class Batch:
         return device.xp(states[0]).stack(states)
 
     @property
+    def canvases(self) -> list[Canvas]:
+        """What its images are painted on, of those that begin with a picture."""
+        return [image.canvas for image in self.images if image.canvas is not None]
+
+    @property
     def weights(self) -> Sequence[Sequence[float]]:
         """Each image's row weights."""
         return [image.call.weights for image in self.images]
@@ -206,9 +243,19 @@ class Batch:
         given = [image.guidance for image in self.images if image.guidance is not None]
         if given:
             inputs[GUIDANCE] = device.from_host(np.repeat(np.stack(given), num_rows, axis=0), self.state)
+        inputs |= self._masks(owner)
         if self.variant == SHALLOW:
             inputs["feature"] = xp.concat([_last(image.feature, image.num_rows) for image in self.images])
         return inputs
+
+    def _masks(self, owner: Array) -> dict[str, Array]:
+        """Return what a UNet takes that fills in a mask, for each row; nothing where it takes none."""
+        canvases = [canvas for canvas in self.canvases if canvas.given.fills_in]
+        if not canvases:
+            return {}
+        xp = device.xp(owner)
+        each = {MASK: [canvas.mask for canvas in canvases], MASKED: [canvas.masked for canvas in canvases]}
+        return {name: xp.take(xp.stack(arrays), owner, axis=0) for name, arrays in each.items()}
 
     def keep(self, feature: Array | None) -> None:
         """Keep each image's rows of a full call's feature where its next call is shallow, and let go of others.
@@ -248,6 +295,8 @@ class Batch:
         self._preview(guided)
         state = advance(self.state, guided, self._noise(), coefficients)
         for i, image in enumerate(self.images):
+            if image.canvas is not None:
+                state[i, 0, ...] = image.canvas.kept(state[i, 0, ...], image.plan, image.evaluation + 1)
             image.state = state[i, ...]
             image.evaluation += 1
             if not image.remaining:

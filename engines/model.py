@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mezzotint.engines import device, guidance
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
+from mezzotint.engines.canvas import MASK, Canvas, read_given
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
@@ -25,7 +26,7 @@ from mezzotint.engines.safety import SafetyChecker
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.shapes import Uses
-from mezzotint.engines.variants import CHECK, FULL, decoder_chain
+from mezzotint.engines.variants import CHECK, FULL, PICTURE, decoder_chain
 
 EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
@@ -59,6 +60,7 @@ class Model:
         if manifest.safety is not None:
             self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
         self._guidance_width = _width_of(manifest.engine(Component.UNET), guidance.GUIDANCE)
+        self._fills_in = any(tensor.role == MASK for tensor in manifest.engine(Component.UNET).inputs)
         self._schedule = manifest.schedule.noise_schedule()
         self._plan = lru_cache(maxsize=256)(self._make_plan)
 
@@ -81,7 +83,8 @@ class Model:
         """
         check_request(request, self.manifest)
         name = sampler_of(request, self.manifest)
-        the_plan = self._plan(name, request.steps, request.sigmas, request.spacing, request.eta, request.custom_sigmas)
+        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
+        the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
         calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
         num_rows, most = max(len(call.weights) for call in calls), min(self.max_rows.values())
         if num_rows > most:
@@ -95,6 +98,7 @@ class Model:
         latents = self.manifest.latents
         height, width = size_of(request, self.manifest)
         shape = (latents.channels, height // latents.factor, width // latents.factor)
+        given = read_given(request.start, (height, width), fills_in=self._fills_in)
         return tuple(
             Image(
                 request=request,
@@ -109,6 +113,7 @@ class Model:
                 bundle=self.digest,
                 guidance=guidance.embedding(request.guidance, self._guidance_width) if self._guidance_width else None,
                 has_check=self.has_safety_checker,
+                canvas=None if given is None else Canvas(given),
             )
             for i in range(request.num_images)
         )
@@ -129,8 +134,16 @@ class Model:
         )
 
     def encode(self, batch: Batch) -> None:
-        """Encode the prompts of a batch, each different one once, and begin its images."""
+        """Encode the prompts of a batch, or then the pictures that it is painted on, and begin its images."""
         started = time.perf_counter()
+        if batch.variant == PICTURE:
+            self._encode_pictures(batch)
+        else:
+            self._encode_prompts(batch)
+        _note(batch, Stage.ENCODE, started)
+
+    def _encode_prompts(self, batch: Batch) -> None:
+        """Encode each different prompt once."""
         rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
         embeddings = self.prompts.embed(np.stack(list(rows.values())))
         states = self.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": embeddings})["states"]
@@ -147,7 +160,19 @@ class Model:
                     ]
                 )
             )
-        _note(batch, Stage.ENCODE, started)
+
+    def _encode_pictures(self, batch: Batch) -> None:
+        """Encode what each image is painted on, once for those of one request."""
+        engine = self.engines[Component.VAE_ENCODER, FULL]
+        (taken,), (made,) = engine.spec.inputs, engine.spec.outputs
+        canvases = {id(canvas.given): canvas.given for canvas in batch.canvases}
+        rows = {key: given.to_encode() for key, given in canvases.items()}
+        output = engine.run({taken.name: np.concatenate(list(rows.values()))})[made.name]
+        moments = _at(self.engines[Component.UNET, FULL], output)
+        ends = dict(zip(rows, np.cumsum([len(pixels) for pixels in rows.values()]).tolist(), strict=True))
+        for image, canvas in zip(batch.images, batch.canvases, strict=True):
+            end = ends[id(canvas.given)]
+            image.begin_on(moments[end - canvas.given.num_encoded : end, ...], self.manifest.latents)
 
     def denoise(self, batch: Batch) -> Array:
         """Run the UNet once for a batch; returns float32 [num_rows, C, height, width]."""
@@ -227,7 +252,14 @@ class Model:
         engine.prepare({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
     def _make_plan(
-        self, sampler: str, steps: int, sigmas: str, spacing: str, eta: float, custom_sigmas: tuple[float, ...]
+        self,
+        sampler: str,
+        steps: int,
+        sigmas: str,
+        spacing: str,
+        eta: float,
+        custom_sigmas: tuple[float, ...],
+        num_skipped: int,
     ) -> Plan:
         found, levels = get_sampler(sampler, sigmas)
         return plan(
@@ -238,6 +270,7 @@ class Model:
             sigmas=levels,
             eta=eta,
             custom_sigmas=custom_sigmas,
+            num_skipped=num_skipped,
         )
 
 

@@ -12,7 +12,8 @@ from mezzotint.engines.memory import size_text
 from mezzotint.engines.rows import Curve, knee, split_rows
 
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
-_MAX_PREPARED = {Component.TEXT_ENCODER: 2, Component.VAE_DECODER: 1, Component.SAFETY_CHECKER: 1}
+_MAX_PREPARED = dict.fromkeys((Component.VAE_DECODER, Component.VAE_ENCODER, Component.SAFETY_CHECKER), 1)
+_MAX_PREPARED |= {Component.TEXT_ENCODER: 2}
 # Nearly every call of a UNet has two: as two calls it takes 3 to 6 % longer where the knee is at one.
 _LEAST_PREPARED = {Component.UNET: 2}
 _PER_FILE_BYTE = 1.25  # what an engine takes for each byte of its files, where nothing was measured

@@ -14,6 +14,7 @@ from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.manifest import AxisRange, Component, Manifest
 from mezzotint.engines.noise import MAX_SEED
 from mezzotint.engines.schedule import Spacing
+from mezzotint.engines.start import NOTHING, Start
 from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
 
 MAX_PROMPT_BYTES = 16_384
@@ -50,6 +51,7 @@ class Request:
         cache_schedule: the evaluations that run the whole UNet, rising, instead of an interval; the first, 0, always
             does. Heun takes two evaluations a step.
         decoder: ``full`` or ``tiny``; empty is ``full``, the checkpoint's own.
+        start: an initial picture, and what becomes of it.
     """
 
     prompt: str = ""
@@ -76,6 +78,7 @@ class Request:
     cache_interval: int = 1
     cache_schedule: tuple[int, ...] = ()
     decoder: str = ""
+    start: Start = NOTHING
 
     @property
     def caches_steps(self) -> bool:
@@ -98,6 +101,7 @@ def check_request(request: Request, manifest: Manifest) -> None:
     _check_interval(request)
     _check_caching(request, manifest)
     _check_decoder(request, manifest)
+    request.start.check(manifest)
     if request.spacing and request.spacing not in set(Spacing):
         raise InvalidRequest(f"spacing={request.spacing!r}: must be one of {', '.join(Spacing)}, or empty")
     for side in ("height", "width"):

@@ -14,6 +14,8 @@ SHALLOW = "shallow"
 TINY = "tiny"
 CHECK = "check"
 """What a decoded picture waits for where the bundle has a safety checker."""
+PICTURE = "picture"
+"""What an image waits for, once its prompt is encoded, that begins with a picture: the VAE's encoder."""
 
 DECODERS = (FULL, TINY)
 """The decoders that a request may name; the empty name is the first."""
@@ -48,5 +50,6 @@ def served_engines(manifest: Manifest) -> tuple[EngineEntry, ...]:
     needed = [(Component.TEXT_ENCODER, FULL), (Component.UNET, FULL)]
     needed += [(Component.VAE_DECODER, variant) for variant in decoder_chain(manifest, FULL)]
     offered = [(Component.UNET, SHALLOW), (Component.VAE_DECODER, TINY), (Component.SAFETY_CHECKER, FULL)]
+    offered += [(Component.VAE_ENCODER, FULL)]
     wanted = needed + [engine for engine in offered if has_variant(manifest, *engine)]
     return tuple(manifest.engine(component, variant) for component, variant in wanted)

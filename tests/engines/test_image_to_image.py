@@ -1,0 +1,117 @@
+"""Pictures that begin with a picture: a compiled bundle against diffusers' own pipelines, same seed, float32."""
+
+import io
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
+from mezzotint.compile.verify import psnr_db
+from mezzotint.engines.image import Image
+from mezzotint.engines.model import Model, generate
+from mezzotint.engines.request import Request
+from mezzotint.engines.start import Start
+from tests.conftest import EMOJI
+
+# diffusers' schedulers hand torch tensors to numpy functions, which numpy 2 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:.*__array:DeprecationWarning")
+
+SCHEDULERS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "ddim": (diffusers.DDIMScheduler, {}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, {}),
+    "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "heun": (diffusers.HeunDiscreteScheduler, {}),
+    "DPM++ 2M Karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+}
+PROMPT, STEPS, GUIDANCE, SEED = "a cat face", 10, 4.0, 7
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load_checkpoint(EMOJI)
+
+
+@pytest.fixture(scope="module")
+def picture(emoji: Model) -> np.ndarray:
+    """A shark that the model has painted itself."""
+    made = generate(emoji, [Request(prompt="a shark on a blue background", steps=8, guidance=4.0, seed=7)])[0][0]
+    assert made.pixels is not None
+    return made.pixels
+
+
+@pytest.fixture(scope="module")
+def mask(picture: np.ndarray) -> np.ndarray:
+    """Its left half and a corner."""
+    white = np.zeros(picture.shape[:2], np.uint8)
+    white[:, : white.shape[1] // 2] = 255
+    white[-20:, -10:] = 200
+    return white
+
+
+def with_diffusers(checkpoint: Checkpoint, kind: type[Any], sampler: str, **options: Any) -> np.ndarray:
+    """Return diffusers' picture, uint8 [H, W, 3]."""
+    scheduler, settings = SCHEDULERS[sampler]
+    pipeline = kind(**checkpoint.pipeline().components, requires_safety_checker=False)
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **settings)
+    pipeline.set_progress_bar_config(disable=True)
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **options}
+    seed = given.pop("seed", SEED)
+    made = pipeline(PROMPT, generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **given).images[0]
+    return (made * 255).round().astype(np.uint8)
+
+
+def paint(model: Model, sampler: str, start: Start, **options: Any) -> Image:
+    given: dict[str, Any] = {"prompt": PROMPT, "steps": STEPS, "guidance": GUIDANCE, "seed": SEED, **options}
+    return generate(model, [Request(sampler=sampler, start=start, **given)])[0][0]
+
+
+@pytest.mark.parametrize("strength", [0.35, 0.8, 1.0])
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_picture_from_a_picture_is_diffusers(
+    emoji: Model, checkpoint: Checkpoint, picture: np.ndarray, sampler: str, strength: float
+) -> None:
+    made = paint(emoji, sampler, Start(image=png(picture), strength=strength)).pixels
+    truth = with_diffusers(
+        checkpoint,
+        diffusers.StableDiffusionImg2ImgPipeline,
+        sampler,
+        image=Pillow.fromarray(picture),
+        strength=strength,
+    )
+    assert made is not None
+    assert psnr_db(truth, made) >= 45
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_masked_picture_is_diffusers_laid_over_the_initial_one(
+    emoji: Model, checkpoint: Checkpoint, picture: np.ndarray, mask: np.ndarray, sampler: str, strength: float
+) -> None:
+    start = Start(image=png(picture), mask=png(mask), strength=strength)
+    made = paint(emoji, sampler, start).pixels
+    truth = with_diffusers(
+        checkpoint,
+        diffusers.StableDiffusionInpaintPipeline,
+        sampler,
+        image=Pillow.fromarray(picture),
+        mask_image=Pillow.fromarray(mask),
+        strength=strength,
+        height=64,
+        width=64,
+    )
+    assert made is not None
+    drawn = mask >= 128
+    assert psnr_db(truth[drawn], made[drawn]) >= 45
+    assert np.array_equal(made[~drawn], picture[~drawn])
