@@ -103,14 +103,13 @@ class Loading:
 
 def parse_devices(text: str) -> dict[str, str]:
     """Read ``cpu`` or ``text_encoder=cpu,unet=gpu``; ``text`` and ``vae`` are short names. Raises BundleError."""
-    short = {"text": Component.TEXT_ENCODER, "vae": Component.VAE_DECODER}
+    short = {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
     devices: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         component, _, name = part.rpartition("=")
-        component = short.get(component, component)
-        if component and component not in set(Component):
+        if component and component not in {*short, *Component}:
             raise BundleError(f"device {part!r}: {component!r} is no component; use {', '.join([*short, *Component])}")
-        devices[component] = name
+        devices |= dict.fromkeys(short.get(component, (component,)), name)
     return devices
 
 

@@ -4,7 +4,7 @@ All is drawn in the order of diffusers' ``StableDiffusionImg2ImgPipeline`` and `
 that the same seed gives the same picture. Array-API code: latents stay on the UNet's device. Knows no engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -174,6 +174,15 @@ class Canvas:
         if self.clean is None:
             return sample
         return device.xp(sample).where(self.mask, sample, noised(self.clean, self.noise, plan, evaluation))
+
+
+def mask_inputs(canvases: Sequence[Canvas], owner: Array) -> dict[str, Array]:
+    """Return what a UNet takes that fills in a mask: each row has its owner's; nothing where it takes none."""
+    if not canvases or not canvases[0].given.fills_in:
+        return {}
+    xp = device.xp(owner)
+    each = {MASK: [canvas.mask for canvas in canvases], MASKED: [canvas.masked for canvas in canvases]}
+    return {name: xp.take(xp.stack(arrays), owner, axis=0) for name, arrays in each.items()}
 
 
 def _latents(moments: Array, noise: Array, entry: LatentEntry) -> Array:

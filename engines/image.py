@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
-from mezzotint.engines.canvas import MASK, MASKED, Canvas
+from mezzotint.engines.canvas import Canvas, mask_inputs
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.manifest import LatentEntry
@@ -243,19 +243,10 @@ class Batch:
         given = [image.guidance for image in self.images if image.guidance is not None]
         if given:
             inputs[GUIDANCE] = device.from_host(np.repeat(np.stack(given), num_rows, axis=0), self.state)
-        inputs |= self._masks(owner)
+        inputs |= mask_inputs(self.canvases, owner)
         if self.variant == SHALLOW:
             inputs["feature"] = xp.concat([_last(image.feature, image.num_rows) for image in self.images])
         return inputs
-
-    def _masks(self, owner: Array) -> dict[str, Array]:
-        """Return what a UNet takes that fills in a mask, for each row; nothing where it takes none."""
-        canvases = [canvas for canvas in self.canvases if canvas.given.fills_in]
-        if not canvases:
-            return {}
-        xp = device.xp(owner)
-        each = {MASK: [canvas.mask for canvas in canvases], MASKED: [canvas.masked for canvas in canvases]}
-        return {name: xp.take(xp.stack(arrays), owner, axis=0) for name, arrays in each.items()}
 
     def keep(self, feature: Array | None) -> None:
         """Keep each image's rows of a full call's feature where its next call is shallow, and let go of others.

@@ -5,7 +5,9 @@ Imports numpy and the engines' own modules. Bad input ends here and never reache
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +86,17 @@ class Request:
     def caches_steps(self) -> bool:
         """Whether some evaluations may run the UNet's outer branch alone."""
         return self.cache_interval != 1 or bool(self.cache_schedule)
+
+
+_GROUPS: Mapping[str, type[Any]] = {"start": Start}
+
+
+def request_of(values: Mapping[str, Any]) -> Request:
+    """Return the request of flat values, as front ends have them: a group's stand under the names of its own fields."""
+    flat, groups = dict(values), dict[str, Any]()
+    for name, kind in _GROUPS.items():
+        groups[name] = kind(**{own.name: flat.pop(own.name) for own in fields(kind) if own.name in flat})
+    return Request(**flat, **groups)
 
 
 def check_request(request: Request, manifest: Manifest) -> None:

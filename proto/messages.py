@@ -23,6 +23,7 @@ CHANNEL_OPTIONS = (
 
 _MAX_DRAWN_SEED = 2**32  # what a client draws also fits into other programs' seed fields
 _ARRAYS = frozenset(("latents", "prompt_states", "negative_prompt_states"))
+_FILES = frozenset(("image", "mask"))
 _LISTS = frozenset(("custom_sigmas", "cache_schedule"))
 
 
@@ -55,6 +56,11 @@ class Options(TypedDict, total=False):
         cache_interval: the whole UNet at every n-th evaluation, its outer branch between; 1 is off.
         cache_schedule: the evaluations that run the whole UNet, instead of an interval.
         decoder: ``full`` or ``tiny``.
+        image: an initial picture, the bytes of a PNG, JPEG or WebP file.
+        strength: 0 to 1, how much becomes of it; 0.8 by default.
+        mask: the bytes of a file of its size: white is drawn anew.
+        mask_blur: pixels by which the mask's edge is feathered.
+        resize_mode: ``stretch``, ``crop`` or ``fill`` for an image of another size.
         priority: 1 goes first; 0 is the server's middle level.
         request_id: the request's name in the server's log; the client makes one up if it is left out.
     """
@@ -85,6 +91,11 @@ class Options(TypedDict, total=False):
     cache_interval: int
     cache_schedule: Sequence[int]
     decoder: str
+    image: bytes
+    strength: float | None
+    mask: bytes
+    mask_blur: float
+    resize_mode: str
     priority: int
     request_id: str
 
@@ -110,7 +121,7 @@ def build_request(prompt: str, options: Options) -> pb.GenerateRequest:
         try:
             _set(message, name, value)
         except (TypeError, ValueError) as error:
-            shown = "" if name in _ARRAYS else f"={value!r}"
+            shown = "" if name in _ARRAYS | _FILES else f"={value!r}"
             raise invalid(f"{name}{shown}: cannot be sent ({error})") from None
     return message
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import Manifest
-from mezzotint.engines.request import Request, pixel_range
+from mezzotint.engines.request import pixel_range, request_of
 from mezzotint.engines.sampling import SAMPLERS
 from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
@@ -44,8 +44,9 @@ _ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
 _SCALARS = (
     *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
     *("return_latents", "guidance_start", "guidance_rescale", "decoder"),
+    *("image", "mask", "mask_blur", "resize_mode"),
 )
-_OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval")
+_OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval", "strength")
 _LISTS = ("custom_sigmas", "cache_schedule")
 _MAX_NAME_LENGTH = 256
 _MAX_AXES = 4
@@ -93,7 +94,7 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
     values |= {name: tuple(getattr(message, name)) for name in _LISTS}
-    request = Request(**values)
+    request = request_of(values)
     check_lengths(request)
     quality = message.quality or PictureOptions().quality
     picture = PictureOptions(_FORMATS[message.image_format], quality)

@@ -193,9 +193,9 @@ class Core:
             raise
         self._loop.post(partial(self._admit, job, images, warnings))
 
-    def _progress(self, job: Job, index: int, step: int, latents: Latents | None, finish: float) -> None:
+    def _progress(self, job: Job, index: int, step: tuple[int, int], latents: Latents | None, finish: float) -> None:
         preview = None if latents is None else encode_preview(self.model, latents)
-        job.emit(Progress(index, step, job.request.steps, preview, 1e3 * finish))
+        job.emit(Progress(index, *step, preview, 1e3 * finish))
 
     def _deliver(self, job: Job, image: Image) -> None:
         if job.ended:
@@ -232,7 +232,7 @@ class Core:
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))
-        accepted = Accepted(job.request_id, seeds, job.request.steps, ticket.position, warnings, *when)
+        accepted = Accepted(job.request_id, seeds, images[0].num_steps, ticket.position, warnings, *when)
         self._open.post(job, partial(job.emit, accepted))
         if self._open.closed:
             self._end_late()
@@ -263,7 +263,8 @@ class Core:
             job = self._jobs[image]
             if job.stepped(image):
                 finish = self._outlook.of((image,), self._clock()).finish
-                self._open.post(job, partial(self._progress, job, image.index, image.step, image.preview, finish))
+                step = image.step, image.num_steps
+                self._open.post(job, partial(self._progress, job, image.index, step, image.preview, finish))
 
     def _on_leave(self, departure: Departure, failure: Exception | None) -> None:
         image = departure.image

@@ -10,7 +10,7 @@ from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
 from mezzotint.engines.rows import Curve, split_rows
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
-from mezzotint.engines.variants import FULL
+from mezzotint.engines.variants import FULL, PICTURE
 
 _UNKNOWN_ROW_SECONDS = {Component.UNET: 1.0}  # then work is counted in rows; other components are small beside it
 _MAX_KNOWN = 1024  # engines at a size; clients may ask for many sizes
@@ -116,8 +116,8 @@ class EngineCosts:
         unet = sum(seconds(Component.UNET, variant) * rows for variant, rows in rows_left(image).items())
         decoder = sum(seconds(Component.VAE_DECODER, part) for part in image.decoder[image.part :])
         check = seconds(Component.SAFETY_CHECKER) if image.has_check else 0.0
-        text = seconds(Component.TEXT_ENCODER) * image.num_rows if image.stage is Stage.ENCODE else 0.0
-        return Work(unet, text + check + decoder)
+        encoders = sum(seconds(component) * rows for component, rows in rows_to_encode(image).items())
+        return Work(unet, encoders + check + decoder)
 
     def call_seconds(self, images: Sequence[Image]) -> float:
         """Return the seconds of the images' next denoising call; 0 of another one, which is not predicted."""
@@ -160,6 +160,14 @@ def rows_left(image: Image) -> dict[str, int]:
     for call in image.calls[image.evaluation :]:
         found[call.variant] = found.get(call.variant, 0) + len(call.weights)
     return found
+
+
+def rows_to_encode(image: Image) -> dict[Component, int]:
+    """Return the rows of the encoders' calls that an image still is."""
+    if image.stage is not Stage.ENCODE:
+        return {}
+    text = {} if image.variant == PICTURE else {Component.TEXT_ENCODER: len(image.tokens)}
+    return text if image.canvas is None else text | {Component.VAE_ENCODER: image.canvas.given.num_encoded}
 
 
 def size_of_image(image: Image) -> Size:

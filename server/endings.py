@@ -38,7 +38,7 @@ def reason_of(departure: Departure, job: Job, failure: Exception | None) -> Exce
         return cancelled()
     if departure.outcome is Outcome.EXPIRED:
         return DeadlineExpired(
-            f"the deadline passed after {departure.image.step} of {job.request.steps} steps; "
+            f"the deadline passed after {departure.image.step} of {departure.image.num_steps} steps; "
             "allow the request more time, or ask for fewer steps"
         )
     logger.error("request %s: its engine call failed", job.request_id, exc_info=failure, extra=about(job.request_id))

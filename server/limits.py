@@ -6,14 +6,15 @@ from mezzotint.engines.errors import InvalidRequest, MezzotintError
 from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.request import Request, size_of
 
-_MAX_LENGTHS = dict.fromkeys(("sampler", "sigmas", "spacing", "decoder"), 256)
+_MAX_LENGTHS = dict.fromkeys(("sampler", "sigmas", "spacing", "decoder", "resize_mode"), 256)
 _MAX_LENGTHS |= dict.fromkeys(("custom_sigmas", "cache_schedule"), 4096)
 
 
 def check_lengths(request: Request) -> None:
     """Refuse names and lists that no request needs, before anything looks into them. Raises InvalidRequest."""
     for field in _MAX_LENGTHS:
-        check_length(field, len(getattr(request, field)))
+        group = request.start if field == "resize_mode" else request
+        check_length(field, len(getattr(group, field)))
 
 
 def check_length(field: str, length: int) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.manifest import (
     AxisRange,
     Component,
@@ -35,19 +36,23 @@ def fake_manifest(
     cut_decoder: bool = False,
     tiny_decoder: bool = False,
     safety_checker: bool = False,
+    vae_encoder: bool = False,
+    fills_in: bool = False,
 ) -> Manifest:
     """Return a manifest with or without a shallow UNet, with a decoder that is whole or cut, and perhaps a tiny one.
 
-    With ``safety_checker`` there is one that flags pictures brighter than a middle grey.
+    With ``safety_checker`` there is one that flags pictures brighter than a middle grey, with ``vae_encoder`` one that
+    initial pictures go through, and with ``fills_in`` the UNet takes a mask and what it leaves of them.
     """
     decoders = decoder_parts() if cut_decoder else [whole_decoder(FULL)]
     decoders += [whole_decoder(TINY)] if tiny_decoder else []
+    others = ([checker()] if safety_checker else []) + ([encoder()] if vae_encoder else [])
     return Manifest(
         name=name,
         family="stable-diffusion",
         compiled_by="tests",
         source=SourceEntry(name=name, digest="0" * 64),
-        engines=(text_encoder(), *unets(step_cache=step_cache), *decoders, *([checker()] if safety_checker else [])),
+        engines=(text_encoder(), *unets(step_cache=step_cache, fills_in=fills_in), *decoders, *others),
         schedule=SCHEDULE,
         latents=LATENTS,
         text=TEXT,
@@ -61,12 +66,15 @@ def text_encoder() -> EngineEntry:
     return entry(Component.TEXT_ENCODER, FULL, (embeddings,), spec("states", "text", "rows", 1, TOKENS, WIDTH))
 
 
-def unets(*, step_cache: bool) -> list[EngineEntry]:
-    inputs = (
+def unets(*, step_cache: bool, fills_in: bool) -> list[EngineEntry]:
+    inputs: tuple[TensorSpec, ...] = (
         latents("sample"),
         spec("timestep", "timestep", "rows"),
         spec("text", "text", "rows", TOKENS, WIDTH),
     )
+    if fills_in:
+        channels = {MASK: 1, MASKED: CHANNELS}
+        inputs += tuple(spec(name, name, "rows", num, "height", "width") for name, num in channels.items())
     if not step_cache:
         return [entry(Component.UNET, FULL, inputs, latents("output"))]
     feature = spec("feature", "feature", "rows", FEATURES, "height", "width")
@@ -91,6 +99,11 @@ def checker() -> EngineEntry:
     given = spec(CLIP_PIXELS, "image", "rows", 3, SAFETY.crop, SAFETY.crop)
     scores = [spec(name, name, "rows", 1) for name in (SPECIAL_SCORES, CONCEPT_SCORES)]
     return entry(Component.SAFETY_CHECKER, FULL, (given,), *scores)
+
+
+def encoder() -> EngineEntry:
+    moments = spec("moments", "moments", "rows", 2 * CHANNELS, "height", "width")
+    return entry(Component.VAE_ENCODER, FULL, (pixels(),), moments)
 
 
 def whole_decoder(variant: str) -> EngineEntry:

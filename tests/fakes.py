@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.image import Stage
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest
@@ -16,7 +17,7 @@ from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
 from mezzotint.engines.variants import FULL, SHALLOW
-from tests.fake_manifest import FACTOR, FEATURES, MAX_ROWS, WIDTH, fake_manifest
+from tests.fake_manifest import CHANNELS, FACTOR, FEATURES, MAX_ROWS, WIDTH, fake_manifest
 
 WORDS = ("a", "cat", "dog", "red", "blue", "on", "hat")
 UNET = (Component.UNET, FULL)
@@ -155,6 +156,8 @@ def _denoise(spec: EngineEntry, inputs: Arrays) -> Arrays:
     text = inputs["text"].mean(axis=(1, 2))[:, None, None, None]
     feature = inputs.get("feature", (sample[:, :FEATURES] + text).astype(np.float32))
     output = (sample * np.float32(0.4) + time + feature.mean(axis=1, keepdims=True)).astype(np.float32)
+    if MASK in inputs:
+        output += inputs[MASK] * np.float32(0.1) + inputs[MASKED] * np.float32(0.2)
     return {"output": output, "feature": feature} if len(spec.outputs) > 1 else {"output": output}
 
 
@@ -171,6 +174,15 @@ def _decode(spec: EngineEntry, inputs: Arrays) -> Arrays:
     return {spec.outputs[0].name: np.ascontiguousarray(made)}
 
 
+def _see(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    """The mean of a latent pixel's pixels, each channel again where there are more, and everywhere one variance."""
+    (given,) = inputs.values()
+    rows, colours, height, width = given.shape
+    mean = given.reshape(rows, colours, height // FACTOR, FACTOR, width // FACTOR, FACTOR).mean(axis=(3, 5))
+    mean = mean[:, np.arange(CHANNELS) % colours]
+    return {"moments": np.concatenate([mean, np.full_like(mean, -2.0)], axis=1)}
+
+
 def _check(spec: EngineEntry, inputs: Arrays) -> Arrays:
     """Flag what is brighter than a middle grey."""
     bright = inputs[CLIP_PIXELS].mean(axis=(1, 2, 3))[:, None]
@@ -181,6 +193,7 @@ _COMPUTE = {
     Component.TEXT_ENCODER: _encode,
     Component.UNET: _denoise,
     Component.VAE_DECODER: _decode,
+    Component.VAE_ENCODER: _see,
     Component.SAFETY_CHECKER: _check,
 }
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.picture import check_format
-from mezzotint.engines.request import Request
+from mezzotint.engines.request import Request, request_of
 from mezzotint.server.events import Picture, Progress
 from mezzotint.server.limits import check_length, check_lengths
 from mezzotint.server.pictures import RAW, PictureOptions
@@ -72,6 +72,7 @@ class Tensor:
     Attributes:
         dims: its shape; -1 is any length.
         field: of an input, the field of ``Request`` or ``PictureOptions`` that it sets.
+        is_file: of an input of BYTES, whether they are a file's and no text.
         optional: whether an input may be left out, and an output comes only where it is asked for by name.
         streamed: whether only a decoupled model has it.
     """
@@ -80,6 +81,7 @@ class Tensor:
     datatype: Datatype
     dims: tuple[int, ...] = (1,)
     field: str = ""
+    is_file: bool = False
     optional: bool = True
     streamed: bool = False
 
@@ -112,6 +114,11 @@ INPUTS = (
     Tensor("CACHE_SCHEDULE", Datatype.INT32, (-1,), field="cache_schedule"),
     Tensor("DECODER", Datatype.BYTES, field="decoder"),
     Tensor("INIT_LATENTS", Datatype.FP32, (-1, -1, -1, -1), field="latents"),
+    Tensor("INIT_IMAGE", Datatype.BYTES, field="image", is_file=True),
+    Tensor("STRENGTH", Datatype.FP32, field="strength"),
+    Tensor("MASK", Datatype.BYTES, field="mask", is_file=True),
+    Tensor("MASK_BLUR", Datatype.FP32, field="mask_blur"),
+    Tensor("RESIZE_MODE", Datatype.BYTES, field="resize_mode"),
     Tensor("PROMPT_STATES", Datatype.FP32, (-1, -1), field="prompt_states"),
     Tensor("NEGATIVE_PROMPT_STATES", Datatype.FP32, (-1, -1), field="negative_prompt_states"),
     Tensor("IMAGE_FORMAT", Datatype.BYTES, field="format"),
@@ -203,7 +210,7 @@ def read_inputs(inputs: Mapping[str, Array], outputs: Collection[str], *, decoup
     options = PictureOptions(**picture)
     if "FILES" not in wanted:
         options = replace(options, format=RAW)
-    request = Request(**values, return_latents="LATENTS" in wanted)
+    request = request_of(values | {"return_latents": "LATENTS" in wanted})
     check_lengths(request)
     return Asked(request, options, wanted)
 
@@ -256,6 +263,8 @@ def _value(tensor: Tensor, array: Array) -> Any:
         return array
     if dims != (1,):
         check_length(tensor.field, array.size)
+    if tensor.is_file:
+        return bytes(array.ravel()[0])
     values = tuple(_scalar(tensor.name, datatype, value) for value in array.ravel())
     return values[0] if dims == (1,) else values
 

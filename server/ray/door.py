@@ -71,8 +71,12 @@ class Door(grpc.GenericRpcHandler):
 
 
 def rows_of(request: Request) -> int:
-    """Return the UNet rows of a request, as far as its words tell: Heun's second evaluations are not counted."""
-    return request.steps * request.num_images * (2 if request.guidance > 1 else 1)
+    """Return the UNet rows of a request, as far as its words tell: Heun's second evaluations are not counted.
+
+    Raises InvalidRequest where a strength leaves no step.
+    """
+    steps = request.steps - request.start.skipped_steps(request.steps)
+    return steps * request.num_images * (2 if request.guidance > 1 else 1)
 
 
 class Call:
@@ -148,11 +152,12 @@ async def _generate(
     await context.send_initial_metadata(((REQUEST_ID, request_id),))
     try:
         order, message = order_of(message), parsed(message)
+        rows = rows_of(order.request)
     except InvalidRequest as error:
         refused = refusal(error, request_id)
         await context.abort(refused.code, refused.message, refused.metadata)
     message.request_id = request_id
-    metadata = [(SERVE_REQUEST_ID, request_id), (ROWS, str(rows_of(order.request)))]
+    metadata = [(SERVE_REQUEST_ID, request_id), (ROWS, str(rows))]
     metadata += [(APPLICATION, order.model)] if order.model else []
     seconds = context.time_remaining()
     metadata += [] if seconds is None else [(SECONDS, repr(seconds))]

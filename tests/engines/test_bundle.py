@@ -108,6 +108,7 @@ def test_an_absent_device_is_refused_with_those_found(bundle: Path) -> None:
 def test_devices_are_read_whole_or_by_component() -> None:
     assert parse_devices("cpu") == {"": "cpu"}
     assert parse_devices("text=cpu,unet=gpu") == {"text_encoder": "cpu", "unet": "gpu"}
+    assert parse_devices("vae=gpu") == {"vae_decoder": "gpu", "vae_encoder": "gpu"}
     with pytest.raises(BundleError, match="'clip' is no component"):
         parse_devices("clip=cpu")
 

@@ -10,6 +10,7 @@ import click
 from mezzotint.cli.access_options import client_options, security
 from mezzotint.cli.arrays import array_bytes, array_options
 from mezzotint.cli.errors import CannotWrite, Refused
+from mezzotint.cli.start_options import start_options
 from mezzotint.engines.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _EPILOG = """\b
 Examples:
   mezzotint generate "a shark on a blue background" --steps 25 --guidance 4 --seed 7 -o shark.png
   mezzotint generate "a cat face" --sampler "DPM++ 2M Karras" --num-images 4 -o cat.webp
+  mezzotint generate "a dog face" --image cat.webp --strength 0.6 -o dog.png
 """
 
 
@@ -135,6 +137,7 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, 0 to 1, of ddim and tcd."
 )
+@start_options
 @array_options
 @click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
 @click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")

@@ -39,6 +39,14 @@ def test_text_to_image_is_the_picture_of_our_own_client_byte_by_byte(
         np.testing.assert_array_equal(both.as_numpy("IMAGES"), [own[1]])
 
 
+def test_an_initial_picture_comes_as_a_file_in_a_tensor(address: str, own: tuple[bytes, np.ndarray]) -> None:
+    with Client(address) as client:
+        wanted = client.generate(PROMPT, **OWN, image=own[0], strength=0.4, mask=own[0]).images[0]
+    sent = inputs(PROMPT, **VALUES, STRENGTH=0.4, INIT_IMAGE=own[0], MASK=own[0])
+    with triton.InferenceServerClient(address) as client:
+        np.testing.assert_array_equal(client.infer("emoji", sent).as_numpy("IMAGES"), [np.asarray(wanted)])
+
+
 def test_a_stream_tells_steps_and_the_same_picture_and_is_cancelled(
     address: str, own: tuple[bytes, np.ndarray]
 ) -> None:

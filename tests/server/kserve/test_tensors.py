@@ -11,6 +11,7 @@ from PIL import Image
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.request import Request
+from mezzotint.engines.start import Start
 from mezzotint.server.events import Picture, Preview, Progress, Timings
 from mezzotint.server.kserve.tensors import (
     INPUTS,
@@ -38,9 +39,16 @@ def picture(index: int = 0, data: bytes = PIXELS.tobytes(), kind: str = RAW, fla
 
 def test_every_field_of_a_request_has_a_tensor_or_is_an_output() -> None:
     of_request = {field.name for field in fields(Request)} - {"return_latents"}  # asked for by the output LATENTS
+    of_request = of_request - {"start"} | {field.name for field in fields(Start)}
     of_picture = {field.name for field in fields(PictureOptions)}
     assert {tensor.field for tensor in INPUTS} == of_request | of_picture
     assert len({tensor.name for tensor in (*INPUTS, *OUTPUTS)}) == len(INPUTS) + len(OUTPUTS)
+
+
+def test_a_file_in_a_tensor_is_no_text() -> None:
+    inputs = {"PROMPT": text("a cat"), "INIT_IMAGE": text(b"\x89PNG\xff"), "STRENGTH": np.array([0.3], np.float32)}
+    asked = read_inputs(inputs | {"RESIZE_MODE": text("crop")}, (), decoupled=False)
+    assert asked.request.start == Start(image=b"\x89PNG\xff", strength=0.3, resize_mode="crop")
 
 
 def test_arrays_become_the_request_that_they_ask_for() -> None:

@@ -49,7 +49,8 @@ def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("components")
     made = ExportOptions(components=Components.PYTHON, call_seconds=30.0)
     names = export(bundle, folder / "repository", made)
-    assert names == ("emoji_text_encoder", "emoji_unet", "emoji_vae_decoder", "emoji_stream", "emoji")
+    components = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "stream")
+    assert names == (*(f"emoji_{component}" for component in components), "emoji")
     write_remote_bundle(bundle, folder / "remote", "localhost:1", made)
     options = ("--model-control-mode=explicit", "--load-model=*")
     with tritonserver(folder / "repository", folder / "log", *options) as triton:

@@ -38,7 +38,8 @@ def test_a_model_that_is_there_stays_and_nothing_is_added(emoji_bundle: Path, tm
 
 def test_a_python_component_has_its_engine_alone(emoji_bundle: Path, tmp_path: Path) -> None:
     names = export(emoji_bundle, tmp_path, ExportOptions(Settings(device="CPU"), Components.PYTHON))
-    assert names == ("emoji_text_encoder", "emoji_unet", "emoji_vae_decoder", "emoji_stream", "emoji")
+    components = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "stream")
+    assert names == (*(f"emoji_{component}" for component in components), "emoji")
     unet = tmp_path / "emoji_unet" / "1" / "bundle"
     manifest = read_manifest(unet)
     assert [entry.component for entry in manifest.engines] == ["unet"]
@@ -60,7 +61,7 @@ def test_a_remote_bundle_is_whole_and_names_its_models(emoji_bundle: Path, tmp_p
     write_remote_bundle(emoji_bundle, remote, "gpu-host:8001", ExportOptions(components=Components.PYTHON))
     manifest = read_manifest(remote)
     check_files(remote, manifest)
-    assert len(served_entries(manifest)) == 3
+    assert len(served_entries(manifest)) == 4
     unet = next(entry for entry in manifest.engines if entry.component == "unet")
     assert (unet.device, unet.flavour) == ("gpu-host:8001", "")
     assert json.loads((remote / "unet.json").read_text(encoding="utf-8"))["model"] == "emoji_unet"
