@@ -12,6 +12,7 @@ import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 from mezzotint import Client
+from mezzotint.engines.picture import encode_picture
 from tests.cli.conftest import started
 from tests.server.kserve.conftest import inputs, outputs
 
@@ -40,9 +41,10 @@ def test_text_to_image_is_the_picture_of_our_own_client_byte_by_byte(
 
 
 def test_an_initial_picture_comes_as_a_file_in_a_tensor(address: str, own: tuple[bytes, np.ndarray]) -> None:
+    mask = encode_picture(np.tile(np.array([0, 255], np.uint8).repeat(32)[None, :, None], (64, 1, 3)))
     with Client(address) as client:
-        wanted = client.generate(PROMPT, **OWN, image=own[0], strength=0.4, mask=own[0]).images[0]
-    sent = inputs(PROMPT, **VALUES, STRENGTH=0.4, INIT_IMAGE=own[0], MASK=own[0])
+        wanted = client.generate(PROMPT, **OWN, image=own[0], strength=0.4, mask=mask).images[0]
+    sent = inputs(PROMPT, **VALUES, STRENGTH=0.4, INIT_IMAGE=own[0], MASK=mask)
     with triton.InferenceServerClient(address) as client:
         np.testing.assert_array_equal(client.infer("emoji", sent).as_numpy("IMAGES"), [np.asarray(wanted)])
 
