@@ -1,10 +1,8 @@
 """What a run is told: every option, with the names and defaults of diffusers' ``train_dreambooth`` where it has them.
 
-The command line, a YAML file and a model's own recipe are layers of one mapping; the whole of it is saved with the run.
-Imports nothing heavy, since the command's ``--help`` is made of it.
+Imports nothing heavy, since the command's ``--help`` is made of it. ``config_file.py`` makes one of layers and files.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,11 +16,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from mezzotint.engines.errors import TrainConfigError
+from mezzotint.trainer.grounds import Colour
 
 CONFIG = "config.yaml"
 """The name of a run's own configuration in its folder."""
@@ -110,6 +107,11 @@ class TrainConfig(_Strict):
     # Pictures
     resolution: PositiveInt = Field(
         512, description="The pictures' side in pixels; others are resized and cropped. [default: the model's own]"
+    )
+    instance_grounds: dict[str, Colour] = Field(
+        {},
+        description="In a file: plain colours by what a caption says of them, such as `on a red background: [220, 50, "
+        "47]`. Pictures of the subject on a plain ground are shown on each of these too, so that it brings none along.",
     )
     center_crop: bool = Field(False, description="Crop the middle of a picture and not a random part.")
     random_flip: bool = Field(False, description="Mirror every second picture; not for what has a left and a right.")
@@ -250,66 +252,3 @@ class TrainConfig(_Strict):
         """Write every option as YAML that ``load_config`` reads."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
-
-
-def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
-    """Return the configuration of layers of values, of which later ones go before earlier ones.
-
-    Raises:
-        TrainConfigError: a value is none of its field, or values do not fit together; one sentence names all of them.
-    """
-    values = {name: value for layer in layers for name, value in layer.items()}
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        raise TrainConfigError("; ".join(_problem(dict(found)) for found in error.errors())) from None
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """Return the values of a YAML file by field.
-
-    Raises:
-        TrainConfigError: it cannot be read, is no mapping, or has a key that is no field.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise TrainConfigError(f"{path}: cannot be read ({reason}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TrainConfigError(f"{path}: is not YAML in UTF-8 ({reason}); mend it") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise TrainConfigError(f"{path}: must be a list of `option: value`, one a line")
-    named = {str(key).replace("-", "_"): value for key, value in values.items()}
-    unknown = [f"{key}: is no option{_meant(key)}" for key in named if key not in TrainConfig.model_fields]
-    if unknown:
-        raise TrainConfigError(f"{path}: {'; '.join(unknown)}")
-    return named
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Return the configuration of a YAML file, such as a run's own. Raises TrainConfigError."""
-    try:
-        return make_config(read_values(path))
-    except TrainConfigError as error:
-        raise error if str(error).startswith(str(path)) else TrainConfigError(f"{path}: {error}") from None
-
-
-def _meant(key: str) -> str:
-    model = Concept if key.startswith("concepts.") else TrainConfig
-    close = difflib.get_close_matches(key.rpartition(".")[2], model.model_fields, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _problem(found: Mapping[str, Any]) -> str:
-    """Return what is wrong with a field, in words."""
-    where = ".".join(map(str, found["loc"]))
-    if found["type"] == "extra_forbidden":
-        return f"{where}: is no option{_meant(where)}"
-    if found["type"] == "value_error":
-        return str(found["ctx"]["error"])
-    reason = str(found["msg"])
-    return f"{where}={found['input']!r}: {reason[:1].lower()}{reason[1:]}"

@@ -15,6 +15,7 @@ from mezzotint.trainer.class_images import Painter, Progress, class_folder, clas
 from mezzotint.trainer.config import Concept, TrainConfig
 from mezzotint.trainer.examples import Examples, Moments, Pair, Pixels, Shot, Texts, Views, pair_up
 from mezzotint.trainer.framing import Framing
+from mezzotint.trainer.grounds import has_plain_ground
 from mezzotint.trainer.identifier import identifier_of, identifier_warning
 from mezzotint.trainer.pictures import Size, check_pictures, find_pictures
 
@@ -99,7 +100,14 @@ class DreamBoothData(LightningDataModule):
         pictures = find_pictures(concept.instance_data_dir)
         self._check(pictures)
         captions = captions_of(pictures, Captions(self._config.captions), concept.instance_prompt)
-        return [Shot(path, caption) for path, caption in zip(pictures, captions, strict=True)]
+        shots = [Shot(path, caption) for path, caption in zip(pictures, captions, strict=True)]
+        return shots + self._on_grounds(shots)
+
+    def _on_grounds(self, shots: Sequence[Shot]) -> list[Shot]:
+        """Return the pictures whose ground is plain once more on each of the configuration's."""
+        grounds = self._config.instance_grounds
+        plain = [shot for shot in shots if has_plain_ground(shot.read())] if grounds else []
+        return [Shot(s.path, f"{s.caption} {name}", colour) for name, colour in grounds.items() for s in plain]
 
     def _priors(self, concept: Concept) -> list[Shot]:
         shots: list[Shot] = []
@@ -120,6 +128,8 @@ class DreamBoothData(LightningDataModule):
             if warning := identifier_warning(identifier, tokenizer, table):
                 yield warning
             captions = [shot.caption for shot in shots]
+            if config.instance_grounds and all(shot.ground is None for shot in shots):
+                yield f"{concept.instance_data_dir}: no picture has a plain ground; instance_grounds are left out"
             yield from checks.caption_notes(captions, concept.class_prompt, identifier, tokenizer)
 
     def _class_sets(self, concept: Concept) -> list[ClassSet]:
@@ -135,10 +145,10 @@ class DreamBoothData(LightningDataModule):
         self._sizes.update(zip(pictures, sizes, strict=True))
 
     def _views(self, shots: Sequence[Shot], device: torch.device) -> Views:
-        paths, seed = [shot.path for shot in shots], self._config.seed
-        if not self._config.cache_latents or not all(self._framing.is_fixed(self._sizes[path]) for path in paths):
+        seed = self._config.seed
+        if not self._config.cache_latents or not all(self._framing.is_fixed(self._sizes[shot.path]) for shot in shots):
             return Pixels(self._framing, seed)
-        cache = latents.cached_moments(paths, self._framing, self._base.vae, device)
+        cache = latents.cached_moments(shots, self._framing, self._base.vae, device)
         return Moments(self._framing, seed, cache)
 
     def _texts(self, shots: Sequence[Shot], device: torch.device) -> Texts:

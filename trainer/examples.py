@@ -11,24 +11,38 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from mezzotint.trainer.draws import generator
 from mezzotint.trainer.framing import Framing
+from mezzotint.trainer.grounds import Colour, cut_out, laid_on
 from mezzotint.trainer.pictures import read_picture
 
 CLASS_KEYS = 1 << 40
 """A class row's key is its example's number plus this, so that an instance row draws the same without class rows."""
 
 Batch = dict[str, torch.Tensor]
+Source = tuple[Path, Colour | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture and what is said of it."""
+    """One picture and what is said of it; ``ground`` is what its thing is laid on instead of its own plain one."""
 
     path: Path
     caption: str
+    ground: Colour | None = None
+
+    @property
+    def source(self) -> Source:
+        """What its pixels come from, whatever is said of them."""
+        return self.path, self.ground
+
+    def read(self) -> Image.Image:
+        """Return the picture, RGB. Raises TrainError."""
+        picture = read_picture(self.path)
+        return picture if self.ground is None else laid_on(cut_out(picture), self.ground)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class Views(Protocol):
         """The row's name in a batch."""
         ...
 
-    def row(self, path: Path, key: int) -> torch.Tensor:
+    def row(self, shot: Shot, key: int) -> torch.Tensor:
         """Return the row of a picture for the key of an example."""
         ...
 
@@ -69,9 +83,9 @@ class Pixels:
     seed: int
     name: str = "pixels"
 
-    def row(self, path: Path, key: int) -> torch.Tensor:
+    def row(self, shot: Shot, key: int) -> torch.Tensor:
         """Return the square of a picture."""
-        return self.framing.square(read_picture(path), self.seed, key)
+        return self.framing.square(shot.read(), self.seed, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +94,12 @@ class Moments:
 
     framing: Framing
     seed: int
-    cache: Mapping[Path, torch.Tensor]
+    cache: Mapping[Source, torch.Tensor]
     name: str = "moments"
 
-    def row(self, path: Path, key: int) -> torch.Tensor:
+    def row(self, shot: Shot, key: int) -> torch.Tensor:
         """Return the moments of a picture or of its mirror image."""
-        return self.cache[path][int(self.framing.flips(self.seed, key))]
+        return self.cache[shot.source][int(self.framing.flips(self.seed, key))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ class Examples(Dataset[Batch]):
         shots = [(pair.instance, number) for pair, number in zip(pairs, numbers, strict=True)]
         shots += [(pair.prior, number + CLASS_KEYS) for pair, number in zip(pairs, numbers, strict=True) if pair.prior]
         return {
-            self._views.name: torch.stack([self._views.row(shot.path, key) for shot, key in shots]),
+            self._views.name: torch.stack([self._views.row(shot, key) for shot, key in shots]),
             self._texts.name: torch.stack([self._texts.rows[self._caption(shot, key)] for shot, key in shots]),
             "keys": torch.tensor([key for _, key in shots]),
         }

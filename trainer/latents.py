@@ -5,13 +5,12 @@ Each picture goes through the VAE alone, so what is cached depends on nothing bu
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from mezzotint.trainer.examples import Shot, Source
 from mezzotint.trainer.framing import Framing, middle_square
-from mezzotint.trainer.pictures import read_picture
 
 
 def moments(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -21,16 +20,16 @@ def moments(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def cached_moments(
-    pictures: Iterable[Path], framing: Framing, vae: Any, device: torch.device
-) -> dict[Path, torch.Tensor]:
+    shots: Iterable[Shot], framing: Framing, vae: Any, device: torch.device
+) -> dict[Source, torch.Tensor]:
     """Return the moments of each picture's fixed square: float32 [1 or 2, 2·channels, h, w], as it is and mirrored."""
     found = {}
     with _frozen(vae, device):
-        for path in dict.fromkeys(pictures):
-            square = middle_square(read_picture(path), framing.resolution)
+        for source, shot in {shot.source: shot for shot in shots}.items():
+            square = middle_square(shot.read(), framing.resolution)
             views = [square, square.flip(-1)] if framing.random_flip else [square]
             made = [moments(vae, view[None].to(device))[0] for view in views]
-            found[path] = torch.stack(made).float().cpu()
+            found[source] = torch.stack(made).float().cpu()
     return found
 
 

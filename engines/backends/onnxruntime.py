@@ -5,8 +5,10 @@ call copies nothing: host memory for the CPU and for providers that copy themsel
 the CPU every row count that was tried gives bit-equal rows; the manifest says which for each engine.
 """
 
+import contextlib
 import ctypes
 import functools
+import io
 import logging
 import sys
 from collections.abc import Mapping
@@ -139,8 +141,12 @@ class ONNXRuntimeBackend:
 @functools.cache
 def _load_cuda_libraries() -> None:
     """Load CUDA's libraries and cuDNN from NVIDIA's packages, where those are installed; else the system's are used."""
-    if hasattr(ort, "preload_dlls"):  # since 1.21
+    if not hasattr(ort, "preload_dlls"):  # which came with 1.21
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # a server's own first line there says that it is ready
         ort.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.info("onnxruntime: %s", line)
 
 
 def _session(

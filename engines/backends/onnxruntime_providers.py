@@ -1,7 +1,7 @@
 """The settings of ONNX Runtime's execution providers, under its own names. Imports no runtime.
 
-https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and TensorRT-ExecutionProvider.html. Built
-here and refused here; no GPU has run them.
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and TensorRT-ExecutionProvider.html. CUDA's
+were run on one H200; TensorRT's have been refused alone, where its library is missing.
 """
 
 from typing import Literal
@@ -36,7 +36,7 @@ def providers(
 
 
 def _cuda(index: int, options: EngineOptions, stream: int) -> Settings:
-    settings = {"device_id": str(index)}
+    settings = {"device_id": str(index), "use_tf32": "0"}  # fp32 is float32, not products of 10 bits
     if options.gpu.memory_limit is not None:
         # an arena that doubles would meet its limit with half of it unused
         settings |= {"gpu_mem_limit": str(options.gpu.memory_limit), "arena_extend_strategy": "kSameAsRequested"}

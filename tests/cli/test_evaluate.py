@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from mezzotint.cli.evaluate import command
 from mezzotint.engines.errors import InvalidRequest, TrainConfigError
-from mezzotint.trainer.config import CONFIG, make_config
+from mezzotint.trainer.config import CONFIG
+from mezzotint.trainer.config_file import make_config
 from tests.conftest import EMOJI, ROOT
 
 FEW = ("--share", "0.02", "--steps", "2")

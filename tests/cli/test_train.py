@@ -23,7 +23,8 @@ from mezzotint.cli.train_options import given, train_options
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.trainer.base import Base
-from mezzotint.trainer.config import TrainConfig, load_config
+from mezzotint.trainer.config import TrainConfig
+from mezzotint.trainer.config_file import load_config
 from mezzotint.trainer.loggers import read_lines
 from mezzotint.trainer.single_file import write_single_file
 from tests.conftest import BUILD, EMOJI, ROOT

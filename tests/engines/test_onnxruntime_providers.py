@@ -17,12 +17,13 @@ def test_cuda_runs_on_the_stream_of_our_arrays_within_its_part_of_the_memory() -
     assert providers(CUDA, 1, SPEC, options, stream=99) == {
         CUDA: {
             "device_id": "1",
+            "use_tf32": "0",
             "gpu_mem_limit": "1073741824",
             "arena_extend_strategy": "kSameAsRequested",
             "user_compute_stream": "99",
         }
     }
-    assert providers(CUDA, 0, SPEC, EngineOptions()) == {CUDA: {"device_id": "0"}}
+    assert providers(CUDA, 0, SPEC, EngineOptions()) == {CUDA: {"device_id": "0", "use_tf32": "0"}}
 
 
 def test_tensorrt_builds_once_for_the_manifests_shapes_keeps_that_and_leaves_the_rest_to_cuda() -> None:

@@ -1,6 +1,6 @@
 """ONNX Runtime's CUDA and TensorRT providers beside its CPU: the same engines, the same pictures.
 
-Run on one H100 with CUDA's provider, in float32 and float16; TensorRT's has not been run so far.
+Run on one H200 with CUDA's provider, in float32 and float16; TensorRT's has not been run so far.
 """
 
 import sys
@@ -21,7 +21,7 @@ from tests.gpu.bundles import assert_engines_agree, assert_pictures_agree, opene
 pytestmark = pytest.mark.gpu
 
 
-# What an engine may lose against the CPU in float32: TF32 products in fp32, halves in fp16.
+# What an engine may lose against the CPU in float32: nothing to speak of in fp32, halves in fp16.
 TOLERANCES = {"fp32": (45.0, 2.0), "fp16": (35.0, 4.0)}
 
 

@@ -16,8 +16,8 @@ class Names:
 
     name = "pixels"
 
-    def row(self, path: Path, key: int) -> torch.Tensor:
-        return torch.tensor([float(path.stem), float(key)])
+    def row(self, shot: Shot, key: int) -> torch.Tensor:
+        return torch.tensor([float(shot.path.stem), float(key)])
 
 
 def shots(*numbers: int, caption: str = "a sks cat") -> list[Shot]:

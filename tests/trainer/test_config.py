@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mezzotint.engines.errors import TrainConfigError
-from mezzotint.trainer.config import TrainConfig, load_config, make_config, read_values
+from mezzotint.trainer.config import TrainConfig
+from mezzotint.trainer.config_file import load_config, make_config, read_values
 
 CAT = {"instance_data_dir": "cats", "instance_prompt": "a photo of a sks cat"}
 CLASS = {"class_prompt": "a photo of a cat"}

@@ -57,6 +57,29 @@ def test_a_batch_has_moments_and_tokens_of_instances_and_class(config: TrainConf
     assert batch["keys"].tolist() == [0, 1, CLASS_KEYS, CLASS_KEYS + 1]
 
 
+def test_pictures_on_plain_grounds_are_shown_on_others_too_and_captions_say_so(config: TrainConfig, base: Base) -> None:
+    grounds = {"on a red background": (220, 50, 47), "on gray": (136, 136, 136)}
+    data = DreamBoothData(config.model_copy(update={"instance_grounds": grounds}), base)
+    data.fill_class_images(paint, {})
+    data.setup("fit")
+    shots = [pair.instance for pair in data.examples.pairs]
+    own = "a photo of a sks cat"
+    assert Counter(shot.caption for shot in shots) == {own: 5, f"{own} on a red background": 5, f"{own} on gray": 5}
+    assert {shot.ground for shot in shots if shot.caption.endswith("red background")} == {(220, 50, 47)}
+    assert len({data.examples[[n]]["moments"].numpy().tobytes() for n in range(15)}) == 15
+
+
+def test_a_picture_without_a_plain_ground_stays_on_its_own(config: TrainConfig, base: Base, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste((0, 0, 0), (0, 0, 40, 40))
+    picture.save(tmp_path / "own" / "1.png")
+    grounds = {"on red": (220, 50, 47)}
+    own = config.model_copy(update={"instance_data_dir": tmp_path / "own", "instance_grounds": grounds})
+    data = DreamBoothData(own, base)
+    assert any("no picture has a plain ground" in note for note in data.notes)
+
+
 def test_without_caches_it_has_pixels(config: TrainConfig, base: Base) -> None:
     batch = batch_of(config.model_copy(update={"cache_latents": False, "train_text_encoder": True}), base, range(2))
     assert tuple(batch["pixels"].shape) == (4, 3, 64, 64)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mezzotint.trainer.base import Base
+from mezzotint.trainer.examples import Shot
 from mezzotint.trainer.framing import Framing, middle_square
 from mezzotint.trainer.latents import cached_moments, cached_states, moments, tokens_of, too_long
 from mezzotint.trainer.pictures import read_picture
@@ -15,18 +16,18 @@ CPU = torch.device("cpu")
 
 def test_moments_are_the_vae_s_of_the_square_and_of_its_mirror_image(base: Base, subject: list[Path]) -> None:
     framing = Framing(64, center_crop=True, random_flip=True)
-    cache = cached_moments([subject[0], subject[1], subject[0]], framing, base.vae, CPU)
-    assert list(cache) == subject[:2]
-    assert cache[subject[0]].shape == (2, 8, 16, 16)
+    cache = cached_moments([Shot(path, "") for path in (subject[0], subject[1], subject[0])], framing, base.vae, CPU)
+    assert list(cache) == [(path, None) for path in subject[:2]]
+    assert cache[subject[0], None].shape == (2, 8, 16, 16)
     square = middle_square(read_picture(subject[0]), 64)
     with torch.no_grad():
         expected = moments(base.vae, torch.stack([square, square.flip(-1)]))
-    torch.testing.assert_close(cache[subject[0]], expected, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(cache[subject[0]][0], cache[subject[0]][1])
+    torch.testing.assert_close(cache[subject[0], None], expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(cache[subject[0], None][0], cache[subject[0], None][1])
 
 
 def test_moments_are_the_mean_and_log_variance_that_diffusers_samples_from(base: Base, subject: list[Path]) -> None:
-    cached = cached_moments(subject[:1], Framing(64, True, False), base.vae, CPU)[subject[0]]
+    cached = cached_moments([Shot(subject[0], "")], Framing(64, True, False), base.vae, CPU)[subject[0], None]
     square = middle_square(read_picture(subject[0]), 64)
     with torch.no_grad():
         posterior = base.vae.encode(square[None]).latent_dist

@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 
 from mezzotint.compile.checkpoint import module_digest
 from mezzotint.trainer.base import Base
-from mezzotint.trainer.config import TrainConfig, make_config
+from mezzotint.trainer.config import TrainConfig
+from mezzotint.trainer.config_file import make_config
 from mezzotint.trainer.module import Batch, DreamBooth
 from tests.miniatures import write_sd15_miniature
 from tests.trainer.bases import read_base

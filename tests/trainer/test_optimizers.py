@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mezzotint.engines.errors import TrainError
-from mezzotint.trainer.config import TrainConfig, make_config
+from mezzotint.trainer.config import TrainConfig
+from mezzotint.trainer.config_file import make_config
 from mezzotint.trainer.optimizers import check_optimizer, make_optimizer, make_schedule, parameter_groups
 
 

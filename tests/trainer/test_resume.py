@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mezzotint.engines.errors import TrainError
-from mezzotint.trainer.config import make_config
+from mezzotint.trainer.config_file import make_config
 from mezzotint.trainer.loggers import LOSS, read_lines
 from mezzotint.trainer.run import train
 from tests.conftest import ROOT

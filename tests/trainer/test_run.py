@@ -7,7 +7,7 @@ import pytest
 
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.base import Base
-from mezzotint.trainer.config import make_config
+from mezzotint.trainer.config_file import make_config
 from mezzotint.trainer.run import train
 from tests.conftest import EMOJI
 from tests.trainer.bases import read_base

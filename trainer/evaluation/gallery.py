@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mezzotint.trainer.evaluation.pictures import Colour, Floats32, colour_histograms, cut_out, flat_pixels, on_ground
+from mezzotint.trainer.evaluation.pictures import Floats32, colour_histograms, flat_pixels, on_ground
 from mezzotint.trainer.evaluation.statistics import Pixels
+from mezzotint.trainer.grounds import Colour, cut_out
 
 Encode = Callable[[Pixels], Floats32]
 """Turns pictures, uint8 [N, H, W, 3], into rows of numbers, float32 [N, n], that are near where pictures are alike."""

@@ -1,19 +1,18 @@
-"""What is told of a picture by its pixels: its ground, its colours, and the matte of a thing on a plain ground."""
+"""What is told of a picture by its pixels: its ground and its colours; and things laid on grounds."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from mezzotint.trainer.evaluation.statistics import Pixels
+from mezzotint.trainer.grounds import Colour, laid_on
 
 Floats32 = npt.NDArray[np.float32]
-Colour = tuple[int, int, int]
 
 _BORDER = 4  # pixels along each edge that count as ground
 _BINS = 8  # of each colour channel
-_PLAIN = 24  # how far a channel's level may be from the corner's and still be ground
 
 
 def grounds_of(images: Pixels, palette: Sequence[Colour]) -> npt.NDArray[np.int64]:
@@ -46,19 +45,6 @@ def flat_pixels(images: Pixels) -> Floats32:
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
-def cut_out(picture: Image.Image) -> Image.Image:
-    """Return a picture of a thing on a plain ground with the ground clear (RGBA): what joins its upper left corner."""
-    marked = picture.convert("RGB")
-    key = (1, 254, 3)  # a colour that hardly any picture has
-    ImageDraw.floodfill(marked, (0, 0), key, thresh=_PLAIN)
-    cut = picture.convert("RGBA")
-    ground = (np.array(marked) == key).all(axis=2)
-    cut.putalpha(Image.fromarray(np.where(ground, 0, 255).astype(np.uint8)))
-    return cut
-
-
 def on_ground(cut: Image.Image, ground: Colour, side: int) -> Image.Image:
     """Return a cut-out thing on a plain ground, ``side`` pixels wide and high."""
-    whole = Image.new("RGBA", cut.size, (*ground, 255))
-    whole.alpha_composite(cut)
-    return whole.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    return laid_on(cut, ground).resize((side, side), Image.Resampling.LANCZOS)

@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from mezzotint.engines.errors import TrainConfigError
-from mezzotint.trainer.evaluation.pictures import Colour
 from mezzotint.trainer.evaluation.statistics import Pixels
+from mezzotint.trainer.grounds import Colour
 
 SUITE = "evaluation.yaml"
 """The name of a model's own suite in its folder."""

@@ -79,7 +79,8 @@ def command(run: Path, bundles: dict[str, Path], before: Path | None, output: Pa
     knew; the base is asked the same. Pictures are compared one by one, and every figure has its 95 % interval.
     """
     from mezzotint.compile.checkpoint import load_checkpoint
-    from mezzotint.trainer.config import CONFIG, load_config
+    from mezzotint.trainer.config import CONFIG
+    from mezzotint.trainer.config_file import load_config
     from mezzotint.trainer.evaluation import run as stages
     from mezzotint.trainer.evaluation.report import FOLDER, markdown, table_rows, write_report
     from mezzotint.trainer.evaluation.suite import Suite, Words, draw_cases

@@ -66,7 +66,7 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
     from mezzotint.cli.painter import class_painter
     from mezzotint.cli.progress import PaintProgress
     from mezzotint.compile.checkpoint import load_checkpoint
-    from mezzotint.trainer.config import read_values
+    from mezzotint.trainer.config_file import read_values
     from mezzotint.trainer.run import train
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # they set their own levels when they are imported
@@ -91,7 +91,8 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
 
 def resolved(checkpoint: "Checkpoint", *layers: dict[str, Any]) -> "TrainConfig":
     """Return what the run is told: the model's own size and recipe, then ``layers``, later ones going first."""
-    from mezzotint.trainer.config import RECIPE, make_config, read_values
+    from mezzotint.trainer.config import RECIPE
+    from mezzotint.trainer.config_file import make_config, read_values
 
     unet, vae = checkpoint.unet.config, checkpoint.vae.config
     size = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)

@@ -15,7 +15,7 @@ _SHORT = {
     "class_data_dir": ("--class-data",),
     "output_dir": ("--output", "-o"),
 }
-_NO_OPTIONS = ("concepts", "pretrained_model_name_or_path")
+_NO_OPTIONS = ("concepts", "instance_grounds", "pretrained_model_name_or_path")
 
 
 def train_options() -> list[click.Option]:

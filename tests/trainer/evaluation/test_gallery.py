@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mezzotint.trainer.evaluation.gallery import COLOURS, LATENTS, PIXELS
-from mezzotint.trainer.evaluation.pictures import colour_histograms, cut_out, grounds_of, on_ground
+from mezzotint.trainer.evaluation.pictures import colour_histograms, grounds_of, on_ground
+from mezzotint.trainer.grounds import cut_out
 from tests.trainer.evaluation.known import SUITE, gallery, noisy
 
 
