@@ -115,9 +115,15 @@ class Checkpoint:
     base_digest: str | None = None
     merged: tuple[MergedEntry, ...] = ()
 
-    def pipeline(self) -> diffusers.StableDiffusionPipeline:
+    @property
+    def fills_in(self) -> bool:
+        """Whether the UNet also takes a mask and what it leaves of a picture, as those that were trained to inpaint."""
+        return int(self.unet.config.in_channels) != int(self.unet.config.out_channels)
+
+    def pipeline(self) -> diffusers.DiffusionPipeline:
         """Return diffusers' own float32 pipeline over the same modules, with a scheduler of its own."""
-        return diffusers.StableDiffusionPipeline(
+        kind = diffusers.StableDiffusionInpaintPipeline if self.fills_in else diffusers.StableDiffusionPipeline
+        return kind(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
@@ -230,11 +236,14 @@ def _max_tokens(parts: "Parts | Checkpoint") -> int:
 
 def _check_fit(source: str, parts: Parts) -> None:
     unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
-    for name in ("in_channels", "out_channels"):
-        if unet[name] != vae["latent_channels"]:
+    channels = vae["latent_channels"]
+    filling_in = 2 * channels + 1  # latents, a mask, and the latents of what it leaves
+    for name, allowed in (("in_channels", (channels, filling_in)), ("out_channels", (channels,))):
+        if unet[name] not in allowed:
+            expected = " or ".join(map(str, allowed))
             raise CheckpointError(
-                f"{source}: the UNet's {name} is {unet[name]}, expected the VAE's latent_channels "
-                f"({vae['latent_channels']}); inpainting, depth and upscaling models do not compile"
+                f"{source}: the UNet's {name} is {unet[name]}, expected {expected} beside the VAE's latent_channels "
+                f"({channels}); depth and upscaling models do not compile"
             )
     if unet["cross_attention_dim"] != text.hidden_size:
         raise CheckpointError(

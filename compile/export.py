@@ -21,6 +21,7 @@ from mezzotint.compile.architecture import layout, stated, weights_digest
 from mezzotint.compile.checkpoint import Checkpoint, text_settings
 from mezzotint.compile.graph import named_weights, nodes
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
+from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.manifest import Component, TensorSpec
@@ -75,6 +76,22 @@ class Denoiser(torch.nn.Module):
         """Return the model output, float32 [rows, C, height, width]."""
         found = self.unet(sample, timestep, text, timestep_cond=guidance, return_dict=False)
         return found[0]  # type: ignore[no-any-return]
+
+
+class FillingDenoiser(Denoiser):
+    """The UNet of a model that was trained to inpaint: its own input channels as three inputs."""
+
+    def forward(  # type: ignore[override]
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        text: torch.Tensor,
+        mask: torch.Tensor,
+        masked_latents: torch.Tensor,
+        guidance: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the model output, float32 [rows, C, height, width]; ``mask`` is 1 where the picture is drawn anew."""
+        return super().forward(torch.cat([sample, mask, masked_latents], dim=1), timestep, text, guidance)
 
 
 class Decoder(torch.nn.Module):
@@ -158,10 +175,15 @@ def part(checkpoint: Checkpoint, component: Component) -> Part:
             example: tuple[torch.Tensor, ...]
             example = (torch.randn(latent), torch.tensor([1.0, 2.0]), torch.randn(text))
             output = sample.model_copy(update={"name": "output", "role": "output"})
+            if checkpoint.fills_in:
+                mask = tensor_spec(MASK, MASK, "rows", 1, "height", "width")
+                inputs += (mask, sample.model_copy(update={"name": MASKED, "role": MASKED}))
+                example += (torch.rand(_ROWS, 1, height, width), torch.randn(latent))
             if guidance_width := checkpoint.unet.config.get("time_cond_proj_dim"):
                 inputs += (tensor_spec(GUIDANCE, GUIDANCE, "rows", guidance_width),)
                 example += (torch.randn(_ROWS, guidance_width),)
-            return Part(Denoiser(checkpoint.unet), example, inputs, (output,), stated(checkpoint.unet))
+            denoiser = (FillingDenoiser if checkpoint.fills_in else Denoiser)(checkpoint.unet)
+            return Part(denoiser, example, inputs, (output,), stated(checkpoint.unet))
         case Component.VAE_DECODER:
             pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
             latents = tensor_spec("latents", "latents", "rows", channels, "height", "width")

@@ -11,11 +11,13 @@ from typing import Any
 import diffusers
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 
 from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.export import part
 from mezzotint.engines import guidance
+from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.manifest import Component
 
 NUM_STEPS = 10
@@ -68,13 +70,25 @@ def record(
 
 
 def final_latents(
-    pipeline: Any, prompts: Sequence[str], size: tuple[int, int], steps: int, guidance: float, first_seed: int
+    pipeline: Any,
+    prompts: Sequence[str],
+    size: tuple[int, int],
+    steps: int,
+    guidance: float,
+    first_seed: int,
+    share_kept: float = 0.0,
 ) -> torch.Tensor:
     """Run a diffusers pipeline; returns its final samples, float32 [prompts, C, h, w], of ``first_seed`` and on.
 
-    ``size`` is (height, width) in pixels.
+    ``size`` is (height, width) in pixels. One that inpaints keeps the upper ``share_kept`` of a grey ramp.
     """
     height, width = size
+    start: dict[str, Any] = {}
+    if isinstance(pipeline, diffusers.StableDiffusionInpaintPipeline):
+        ramp = PIL.Image.linear_gradient("L").resize((width, height)).convert("RGB")
+        mask = PIL.Image.new("L", (width, height), "white")
+        mask.paste("black", (0, 0, width, round(share_kept * height)))
+        start = {"image": [ramp] * len(prompts), "mask_image": mask, "strength": 1.0}
     final: torch.Tensor = pipeline(
         list(prompts),
         height=height,
@@ -83,6 +97,7 @@ def final_latents(
         guidance_scale=guidance,
         generator=[torch.Generator("cpu").manual_seed(first_seed + i) for i in range(len(prompts))],
         output_type="latent",
+        **start,
     ).images
     return final
 
@@ -94,9 +109,12 @@ def recorded_calls(checkpoint: Checkpoint, step: Callable[[int], None]) -> Itera
 
     def keep(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
         sample, timestep = args
+        parts = (sample,)
+        if checkpoint.fills_in:
+            parts = sample.split((output[0].shape[1], 1, output[0].shape[1]), dim=1)
         calls.append(
             {
-                "sample": _numpy(sample),
+                **{name: _numpy(part) for name, part in zip(("sample", MASK, MASKED), parts, strict=False)},
                 "timestep": np.full(sample.shape[0], float(timestep), np.float32),
                 "text": _numpy(kwargs["encoder_hidden_states"]),
                 "output": _numpy(output[0]),

@@ -90,7 +90,7 @@ def record(
             progress((before + num) / total)
 
         with recorded_calls(checkpoint, step) as found:
-            final = final_latents(pipeline, group, (height, width), steps, GUIDANCE, first_seed)
+            final = final_latents(pipeline, group, (height, width), steps, GUIDANCE, first_seed, share_kept=0.5)
         done += steps
         calls += [_rows(call, slice(k % len(group), None, len(group))) for k, call in enumerate(found)]
         finals.append(np.array(final))

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -47,6 +48,7 @@ _VAE_PREFIX = "first_stage_model."
 _CLIP_PREFIX = "cond_stage_model.transformer."
 _OPEN_CLIP_PREFIX = "cond_stage_model.model."
 _FIRST_CONV = f"{_UNET_PREFIX}input_blocks.0.0.weight"
+_FIRST_SHAPES = ((320, 4, 3, 3), (320, 9, 3, 3))
 _FIRST_KEYS = f"{_UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 # Autoencoder checkpoints may carry the discriminator that trained them.
 _VAE_TRAINING_PREFIX = f"{_VAE_PREFIX}loss."
@@ -116,14 +118,14 @@ def _recognise(path: Path, state: _State) -> _Architecture:
     first = tuple(state[_FIRST_CONV].shape) if _FIRST_CONV in state else None
     width = state[_FIRST_KEYS].shape[-1] if _FIRST_KEYS in state else None
     vocabulary = DATA / "clip_tokenizer"
-    if first == (320, 4, 3, 3) and width == 768:
+    if first in _FIRST_SHAPES and width == 768:
         return _Architecture(DATA / "sd15", vocabulary, ())
-    if first == (320, 4, 3, 3) and width == 1024:
+    if first in _FIRST_SHAPES and width == 1024:
         return _Architecture(DATA / "sd21", vocabulary, (_SD2_NOTE,))
     raise CheckpointError(
         f"{path}: its UNet begins with {first} weights and reads text of width {width}, expected "
-        "(320, 4, 3, 3) and 768 (Stable Diffusion 1.x) or 1024 (2.x); for another size pass --config with "
-        "a diffusers folder of its configs and tokenizer"
+        "(320, 4, 3, 3), or 9 to inpaint, and 768 (Stable Diffusion 1.x) or 1024 (2.x); for another size pass "
+        "--config with a diffusers folder of its configs and tokenizer"
     )
 
 
@@ -158,7 +160,9 @@ def _text_encoder(path: Path, state: _State, folder: Path) -> transformers.CLIPT
 def _unet(path: Path, state: _State, folder: Path) -> diffusers.UNet2DConditionModel:
     _, section = _section(path, state, UNET, _UNET_PREFIX)
     config_file = folder / UNET / "config.json"
-    model = _build_empty(diffusers.UNet2DConditionModel, config_file)
+    # more of a model that was trained to inpaint than its config says
+    own = {"in_channels": int(section[_FIRST_CONV].shape[1])} if _FIRST_CONV in section else {}
+    model = _build_empty(diffusers.UNet2DConditionModel, config_file, own)
     converted = _converted(path, UNET, converter.convert_ldm_unet_checkpoint, section, model.config)
     return _fill(path, UNET, model, converted)
 
@@ -172,8 +176,8 @@ def _vae(path: Path, state: _State, folder: Path) -> diffusers.AutoencoderKL:
     return _fill(path, VAE, model, converted)
 
 
-def _build_empty(model_class: Any, config_file: Path) -> Any:
-    config = read_json(config_file)
+def _build_empty(model_class: Any, config_file: Path, own: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    config = {**read_json(config_file), **own}
     # Random weights for the whole model, only to be replaced, would take longer than everything else here.
     with torch.device("meta"):
         return _build(lambda: model_class.from_config(config), config_file)

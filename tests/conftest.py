@@ -152,6 +152,20 @@ def distilled_bundle(distilled_checkpoint: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def inpainting_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature of Stable Diffusion 1.5 that was made to inpaint, with random weights."""
+    from tests.miniatures import write_inpainting_miniature
+
+    return write_inpainting_miniature(tmp_path_factory.mktemp("checkpoints") / "inpainting-miniature")
+
+
+@pytest.fixture(scope="session")
+def inpainting_bundle(inpainting_checkpoint: Path) -> Path:
+    """It for OpenVINO at fp32."""
+    return compile_by_hand(inpainting_checkpoint, BUILD / "inpainting", *SMALL)
+
+
+@pytest.fixture(scope="session")
 def sd21_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature of Stable Diffusion 2.1 with random weights, the same ones each time."""
     from tests.miniatures import write_sd21_miniature

@@ -38,6 +38,11 @@ def write_distilled_miniature(path: Path) -> Path:
     return path
 
 
+def write_inpainting_miniature(path: Path) -> Path:
+    """Write an SD-1.5-shaped folder whose UNet was made to inpaint: it takes a mask and what that leaves."""
+    return _write(path, DATA / "sd15", seed=17, num_heads=8, in_channels=9)
+
+
 def write_sd21_miniature(path: Path) -> Path:
     """Write an SD-2.1-shaped folder (v-prediction, DDIM, linear projections, heads per level, gelu) and return it."""
     return _write(path, DATA / "sd21", seed=21, num_heads=[2, 4, 8, 8])
@@ -104,7 +109,13 @@ def add_safety_checker(folder: Path, pictures: Sequence[npt.NDArray[np.uint8]]) 
 
 
 def _write(
-    path: Path, config: Path, *, seed: int, num_heads: int | list[int], guidance_width: int | None = None
+    path: Path,
+    config: Path,
+    *,
+    seed: int,
+    num_heads: int | list[int],
+    guidance_width: int | None = None,
+    in_channels: int = 4,
 ) -> Path:
     torch.manual_seed(seed)
     text_encoder = transformers.CLIPTextModel(
@@ -132,6 +143,7 @@ def _write(
             # The field is named after a dimension and holds numbers of heads.
             "attention_head_dim": num_heads,
             "time_cond_proj_dim": guidance_width,
+            "in_channels": in_channels,
         }
     )
     vae = diffusers.AutoencoderKL.from_config(

@@ -13,7 +13,7 @@ from mezzotint.compile.single_file import DATA
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.trainer.single_file import State, compvis_state
 from tests.conftest import EMOJI
-from tests.miniatures import write_sd15_miniature, write_sd21_miniature
+from tests.miniatures import write_inpainting_miniature, write_sd15_miniature, write_sd21_miniature
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,15 @@ def test_a_ckpt_of_a_miniature_is_the_folder_weight_for_weight(write: Any, tmp_p
     single = load_checkpoint(file, config=tmp_path / "folder")
     assert_same_weights(single, folder)
     assert single.digest == folder.digest
+
+
+def test_a_file_says_itself_that_its_model_was_trained_to_inpaint(tmp_path: Path) -> None:
+    folder = load_checkpoint(write_inpainting_miniature(tmp_path / "inpainting"))
+    file = tmp_path / "model.safetensors"
+    save_file(compvis_state(folder.text_encoder, folder.unet, folder.vae), file)
+    single = load_checkpoint(file, config=write_sd15_miniature(tmp_path / "plain"))
+    assert single.fills_in
+    assert_same_weights(single, folder)
 
 
 def test_half_precision_files_load_as_float32(emoji: Checkpoint, emoji_state: State, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Pictures that begin with a picture: a compiled bundle against diffusers' own pipelines, same seed, float32."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -11,6 +12,7 @@ from PIL import Image as Pillow
 
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.verify import psnr_db
+from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.image import Image
 from mezzotint.engines.model import Model, generate
 from mezzotint.engines.request import Request
@@ -60,12 +62,17 @@ def mask(picture: np.ndarray) -> np.ndarray:
     return white
 
 
-def with_diffusers(checkpoint: Checkpoint, kind: type[Any], sampler: str, **options: Any) -> np.ndarray:
-    """Return diffusers' picture, uint8 [H, W, 3]."""
+def diffusers_pipeline(checkpoint: Checkpoint, kind: type[Any], sampler: str) -> Any:
     scheduler, settings = SCHEDULERS[sampler]
     pipeline = kind(**checkpoint.pipeline().components, requires_safety_checker=False)
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **settings)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def with_diffusers(checkpoint: Checkpoint, kind: type[Any], sampler: str, **options: Any) -> np.ndarray:
+    """Return diffusers' picture, uint8 [H, W, 3]."""
+    pipeline = diffusers_pipeline(checkpoint, kind, sampler)
     given: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **options}
     seed = given.pop("seed", SEED)
     made = pipeline(PROMPT, generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **given).images[0]
@@ -115,3 +122,46 @@ def test_a_masked_picture_is_diffusers_laid_over_the_initial_one(
     drawn = mask >= 128
     assert psnr_db(truth[drawn], made[drawn]) >= 45
     assert np.array_equal(made[~drawn], picture[~drawn])
+
+
+@pytest.fixture(scope="module")
+def inpainting(inpainting_checkpoint: Path, inpainting_bundle: Path) -> tuple[Checkpoint, Model]:
+    return load_checkpoint(inpainting_checkpoint), open_bundle(inpainting_bundle, LoadOptions(devices={}, cache=False))
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "DPM++ 2M", "euler_a"])
+def test_a_model_that_takes_the_mask_as_an_input_paints_diffusers_latents(
+    inpainting: tuple[Checkpoint, Model], sampler: str, strength: float
+) -> None:
+    checkpoint, model = inpainting
+    rng = np.random.default_rng(0)
+    picture = np.asarray(Pillow.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((128, 128)))
+    mask = np.zeros((128, 128), np.uint8)
+    mask[30:, :70] = 255
+    start = Start(image=png(picture), mask=png(mask), strength=strength)
+    made = paint(model, sampler, start, return_latents=True)
+    pipeline = diffusers_pipeline(checkpoint, diffusers.StableDiffusionInpaintPipeline, sampler)
+    truth = pipeline(
+        PROMPT,
+        image=Pillow.fromarray(picture),
+        mask_image=Pillow.fromarray(mask),
+        strength=strength,
+        height=128,
+        width=128,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=torch.Generator("cpu").manual_seed(SEED),
+        output_type="latent",
+    ).images[0]
+    assert made.latents is not None
+    assert made.pixels is not None
+    assert np.linalg.norm(made.latents - truth.numpy()) <= 1e-3 * np.linalg.norm(truth.numpy())
+    assert np.array_equal(made.pixels[mask < 128], picture[mask < 128])
+
+
+def test_a_model_that_takes_the_mask_as_an_input_paints_from_noise_too(inpainting: tuple[Checkpoint, Model]) -> None:
+    _, model = inpainting
+    pictures = [paint(model, "ddim", Start(), seed=seed, return_latents=True) for seed in (1, 2)]
+    assert all(np.isfinite(picture.latents).all() for picture in pictures)
+    assert not np.array_equal(pictures[0].pixels, pictures[1].pixels)  # type: ignore[arg-type]
