@@ -1,6 +1,7 @@
 """Initial pictures and masks among all other pictures: on fake engines, on a device of its own, and compiled."""
 
 import io
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mezzotint.engines.start import Start
 from mezzotint.engines.variants import FULL, PICTURE
 from tests.elsewhere import ElsewhereEngine, watch
 from tests.fake_manifest import CHANNELS
-from tests.fakes import fake_model
+from tests.fakes import SHALLOW_UNET, fake_model
 
 SIDE = 32
 VAE_ENCODER = (Component.VAE_ENCODER, FULL)
@@ -86,6 +87,13 @@ def test_every_beginning_gives_the_same_picture_alone_and_among_all_others(tmp_p
     model, _ = fake_model(tmp_path, vae_encoder=True, fills_in=fills_in)
     requests = requests_of(SIDE, 8)
     assert_same(generate(model, requests), generate(model, requests, together=False))
+
+
+def test_a_beginning_and_cached_steps_go_together(tmp_path: Path) -> None:
+    model, engines = fake_model(tmp_path, vae_encoder=True, fills_in=True, step_cache=True)
+    requests = [replace(request, cache_interval=1 + i % 3) for i, request in enumerate(requests_of(SIDE, 8))]
+    assert_same(generate(model, requests), generate(model, requests, together=False))
+    assert engines[SHALLOW_UNET].calls
 
 
 def test_a_compiled_bundle_gives_every_beginning_alone_and_among_all_others(emoji: Model) -> None:

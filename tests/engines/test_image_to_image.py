@@ -84,8 +84,16 @@ def paint(model: Model, sampler: str, start: Start, **options: Any) -> Image:
     return generate(model, [Request(sampler=sampler, start=start, **given)])[0][0]
 
 
-@pytest.mark.parametrize("strength", [0.35, 0.8, 1.0])
-@pytest.mark.parametrize("sampler", SCHEDULERS)
+def cases(strengths: tuple[float, ...], *quick: tuple[str, float]) -> list[Any]:
+    """Return every sampler at every strength; all but the quick ones are slow."""
+    every = [(sampler, strength) for sampler in SCHEDULERS for strength in strengths]
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "strength"),
+    cases((0.35, 0.8, 1.0), ("ddim", 0.35), ("euler", 0.35), ("DPM++ 2M", 0.35), ("euler_a", 0.35)),
+)
 def test_a_picture_from_a_picture_is_diffusers(
     emoji: Model, checkpoint: Checkpoint, picture: np.ndarray, sampler: str, strength: float
 ) -> None:
@@ -101,8 +109,7 @@ def test_a_picture_from_a_picture_is_diffusers(
     assert psnr_db(truth, made) >= 45
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-@pytest.mark.parametrize("sampler", SCHEDULERS)
+@pytest.mark.parametrize(("sampler", "strength"), cases((0.5, 1.0), ("DPM++ 2M", 0.5), ("euler_a", 0.5)))
 def test_a_masked_picture_is_diffusers_laid_over_the_initial_one(
     emoji: Model, checkpoint: Checkpoint, picture: np.ndarray, mask: np.ndarray, sampler: str, strength: float
 ) -> None:
@@ -129,6 +136,7 @@ def inpainting(inpainting_checkpoint: Path, inpainting_bundle: Path) -> tuple[Ch
     return load_checkpoint(inpainting_checkpoint), open_bundle(inpainting_bundle, LoadOptions(devices={}, cache=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "DPM++ 2M", "euler_a"])
 def test_a_model_that_takes_the_mask_as_an_input_paints_diffusers_latents(
@@ -160,6 +168,7 @@ def test_a_model_that_takes_the_mask_as_an_input_paints_diffusers_latents(
     assert np.array_equal(made.pixels[mask < 128], picture[mask < 128])
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_the_mask_as_an_input_paints_from_noise_too(inpainting: tuple[Checkpoint, Model]) -> None:
     _, model = inpainting
     pictures = [paint(model, "ddim", Start(), seed=seed, return_latents=True) for seed in (1, 2)]

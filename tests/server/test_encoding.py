@@ -1,0 +1,86 @@
+"""An initial picture's own call in the queue: after the prompt's, before the first step, beside everybody else's."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image as Picture
+
+from mezzotint.engines.errors import EngineFailed
+from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.model import Model, run_call
+from mezzotint.engines.request import Request
+from mezzotint.engines.start import Start
+from mezzotint.engines.variants import FULL, PICTURE
+from mezzotint.server.ray.door import rows_of
+from mezzotint.server.scheduler import Scheduler
+from mezzotint.server.ticket import Outcome
+from tests.fakes import fake_model
+from tests.server.scheduling import make_scheduler
+
+
+def start(strength: float = 0.5) -> Start:
+    file = io.BytesIO()
+    Picture.new("RGB", (32, 32), "red").save(file, "png")
+    return Start(image=file.getvalue(), strength=strength)
+
+
+def call(model: Model, scheduler: Scheduler) -> Batch:
+    """Make the scheduler's next call, as the engine loop does."""
+    batch = scheduler.next_batch(0.0)
+    try:
+        run_call(model, batch)
+    except EngineFailed:
+        scheduler.fail()
+    else:
+        scheduler.settle(batch, 0.0)
+    return batch
+
+
+def test_pictures_of_two_requests_are_encoded_in_one_call_and_then_all_denoise_together(tmp_path: Path) -> None:
+    model, _ = fake_model(tmp_path, vae_encoder=True)
+    scheduler = make_scheduler()
+    images: list[Image] = []
+    for beginning in (start(), start(0.75), Start()):
+        ticket = scheduler.submit(model.start(Request(prompt="a cat", steps=4, start=beginning)), arrival=0.0)
+        images += ticket.images
+    calls = []
+    while not scheduler.idle:
+        batch = scheduler.next_batch(0.0)
+        calls.append(((batch.stage, batch.variant), len(batch.images)))
+        run_call(model, batch)
+        scheduler.settle(batch, 0.0)
+    assert calls[:3] == [((Stage.ENCODE, FULL), 3), ((Stage.ENCODE, PICTURE), 2), ((Stage.DENOISE, FULL), 3)]
+    assert [len(image.calls) for image in images] == [2, 3, 4]
+    assert {image.stage for image in images} == {Stage.DONE}
+
+
+def test_a_request_that_is_cancelled_between_its_encoders_leaves_once(tmp_path: Path) -> None:
+    model, engines = fake_model(tmp_path, vae_encoder=True)
+    scheduler = make_scheduler()
+    ticket = scheduler.submit(model.start(Request(steps=4, start=start())), arrival=0.0)
+    call(model, scheduler)
+    assert ticket.images[0].variant == PICTURE
+    scheduler.cancel(ticket)
+    scheduler.drop(0.0)
+    assert [departure.outcome for departure in scheduler.departures()] == [Outcome.CANCELLED]
+    assert scheduler.idle
+    assert not engines[Component.VAE_ENCODER, FULL].calls
+
+
+def test_an_encoder_that_fails_takes_its_own_pictures_along_and_no_others(tmp_path: Path) -> None:
+    model, engines = fake_model(tmp_path, vae_encoder=True)
+    scheduler = make_scheduler()
+    failing = scheduler.submit(model.start(Request(steps=4, start=start())), arrival=0.0)
+    plain = scheduler.submit(model.start(Request(steps=4)), arrival=0.0)
+    engines[Component.VAE_ENCODER, FULL].failures = 1
+    while not scheduler.idle:
+        call(model, scheduler)
+    left = {departure.ticket: departure.outcome for departure in scheduler.departures()}
+    assert left == {failing: Outcome.FAILED, plain: Outcome.FINISHED}
+
+
+@pytest.mark.parametrize(("strength", "rows"), [(0.5, 10), (1.0, 20)])
+def test_ray_s_router_counts_the_steps_that_are_made(strength: float, rows: int) -> None:
+    assert rows_of(Request(steps=10, guidance=3.0, start=start(strength))) == rows
