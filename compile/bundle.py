@@ -113,7 +113,7 @@ def paint(folder: Path, job: CompileJob, steps: int, guidance: float, seed: int)
     model = open_bundle(folder, LoadOptions(devices={"": job.device}, cache=False))
     try:
         requests = [
-            Request(prompt=prompt, steps=steps, guidance=guidance, seed=seed + i, sampler="ddim")
+            Request(prompt=model.prompts.plain(prompt), steps=steps, guidance=guidance, seed=seed + i, sampler="ddim")
             for i, prompt in enumerate(job.prompts)
         ]
         made = [images[0].pixels for images in generate(model, requests)]

@@ -11,6 +11,7 @@ from mezzotint.engines.manifest import AxisRange
 
 AUTO = "auto"
 DEFAULT_MAX_ROWS = 8
+DEFAULT_MAX_CHUNKS = 4
 DEFAULT_PROMPTS = ("a photo of a cat", "a red apple on a white background", "a house by the sea", "a dog with a ball")
 
 
@@ -32,6 +33,7 @@ class CompileJob:
         precision: one of Precision's values or ``auto``, for each component or, under an empty key, for all others.
         height: the range of pixels to build for; None is the checkpoint's own size. ``width`` likewise.
         max_rows: the most rows of one call; a guided picture takes two.
+        max_chunks: how many times the text encoder's tokens a prompt may have.
         step_cache: DeepCache's branch, for a UNet that can be called shallow between full calls; None is without.
         decoder_parts: into how many engines the VAE decoder is cut; 0 is as few as leave none longer than two steps.
         tiny_decoder: the folder of an AutoencoderTiny that requests may choose instead of the VAE's decoder.
@@ -55,6 +57,7 @@ class CompileJob:
     height: AxisRange | None = None
     width: AxisRange | None = None
     max_rows: int = DEFAULT_MAX_ROWS
+    max_chunks: int = DEFAULT_MAX_CHUNKS
     step_cache: int | None = None
     decoder_parts: int = 0
     tiny_decoder: Path | None = None

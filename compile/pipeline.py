@@ -153,7 +153,7 @@ class _Compilation:
         for component in export.COMPONENTS:
             part = export.part(checkpoint, component)
             folder = export.exported(self.stages, component, part)
-            axes = engine_axes(checkpoint, ranges, self.job.max_rows, component)
+            axes = engine_axes(checkpoint, ranges, self.job.max_rows, component, self.job.max_chunks)
             folder = rewritten(component, folder, self.stages)
             whole = Target.whole(component, folder, part, axes)
             has_cache = component is Component.UNET and cached

@@ -57,9 +57,13 @@ def row_axis(max_rows: int) -> AxisRange:
 
 
 def engine_axes(
-    checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], max_rows: int, component: Component
+    checkpoint: Checkpoint,
+    ranges: Mapping[str, AxisRange],
+    max_rows: int,
+    component: Component,
+    max_chunks: int = 1,
 ) -> dict[str, AxisRange]:
-    """Return the ranges of one engine's named axes."""
+    """Return the ranges of one engine's named axes; it is tuned at prompts of one chunk."""
     factor = latent_factor(checkpoint)
     axes = {"rows": row_axis(max_rows)}
     latent = {
@@ -70,6 +74,6 @@ def engine_axes(
             return axes
         case Component.UNET:
             tokens = checkpoint.max_tokens
-            return axes | latent | {"tokens": AxisRange(min=tokens, opt=tokens, max=tokens)}
+            return axes | latent | {"tokens": AxisRange(min=tokens, opt=tokens, max=tokens * max_chunks)}
         case _:
             return axes | latent | {f"pixel_{side}": r for side, r in ranges.items()}

@@ -18,6 +18,8 @@ from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.manifest import LatentEntry
 from mezzotint.engines.noise import NoiseStream
+from mezzotint.engines.prompts.encoder import Text
+from mezzotint.engines.prompts.rows import Row
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
 from mezzotint.engines.variants import CHECK, FULL, PICTURE, SHALLOW
@@ -40,7 +42,7 @@ class Image:
 
     Attributes:
         index: its place in its request; its seed is the request's + index.
-        tokens: int64 [rows, tokens], the prompt of each of its rows; where a call takes fewer, it is the last ones.
+        rows: what each of its rows says; where a call takes fewer, it is the last ones.
         calls: what each of the plan's model evaluations calls.
         decoder: the engines that decode it, one after the other, by variant.
         noise: its own stream; nobody else draws from it.
@@ -52,7 +54,7 @@ class Image:
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
         state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
-        text: float32 [rows, tokens, width], what the text encoder made of ``tokens``.
+        text: what the text encoder made of each text of ``rows``: float32 [tokens, width].
         feature: float32 [rows, C', height, width], what its last full call left for the shallow calls that follow.
         hidden: float32 [C', height', width'], what the decoder's last engine left for the next.
         latents: float32 [C, height, width], the final sample, once decoded.
@@ -65,7 +67,7 @@ class Image:
     index: int
     seed: int
     plan: Plan
-    tokens: npt.NDArray[np.int64]
+    rows: tuple[Row, ...]
     calls: tuple[UNetCall, ...]
     decoder: tuple[str, ...]
     noise: NoiseStream
@@ -78,7 +80,7 @@ class Image:
     evaluation: int = 0
     part: int = 0
     state: Array | None = None
-    text: Array | None = None
+    text: Text | None = None
     feature: Array | None = None
     hidden: Array | None = None
     latents: npt.NDArray[np.float32] | None = None
@@ -99,7 +101,7 @@ class Image:
             case Stage.ENCODE if self.canvas is not None and self.text is not None:
                 return self.canvas.given.num_encoded
             case Stage.ENCODE:
-                return len(self.tokens)
+                return len(self.rows)
             case Stage.DENOISE:
                 return len(self.call.weights)
             case _:
@@ -138,20 +140,20 @@ class Image:
         """What its next call must have in common with another image's to share it: everything but the rows."""
         match self.stage:
             case Stage.ENCODE if self.text is None:
-                return (self.bundle, self.stage, self.tokens.shape[1])
+                return (self.bundle, self.stage)
             case Stage.DENOISE:
-                return (self.bundle, self.stage, self.variant, self.shape, self.tokens.shape[1])
+                return (self.bundle, self.stage, self.variant, self.shape, self.rows[0].num_tokens)
             case _:
                 return (self.bundle, self.stage, self.variant, self.shape)
 
-    def begin(self, text: Array) -> None:
-        """Take the encoded prompt, draw the initial noise, and wait for the first step; on a canvas for its encoder."""
+    def begin(self, text: Text) -> None:
+        """Take the encoded prompts and the initial noise, and wait for the first step; on a canvas for its encoder."""
         self.text = text
         if self.canvas is not None:
             return
         state = np.zeros((1 + NUM_KEPT, *self.shape), dtype=np.float32)
         state[0] = self.first_noise() * np.float32(self.plan.initial_scale)
-        self.state = device.from_host(state, text)
+        self.state = device.from_host(state, text[0][0])
         self.stage = Stage.DENOISE
 
     def begin_on(self, moments: Array, entry: LatentEntry) -> None:
@@ -170,6 +172,11 @@ class Image:
         noise: npt.NDArray[np.float32]
         noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
         return noise
+
+    def texts(self) -> list[Array]:
+        """Return what each row of its next call says at this step: float32 [tokens, width]."""
+        said = list(zip(self.rows, self.text or (), strict=True))
+        return [states[row.at(self.step)] for row, states in said[-self.num_rows :]]
 
     def decoded(self, output: Array) -> None:
         """Take what one of the decoder's engines made: the last one's is pixels, float32 [3, H, W] in −1…1."""
@@ -238,7 +245,7 @@ class Batch:
         inputs = {
             "sample": xp.take(scaled, owner, axis=0),
             "timestep": device.from_host(np.repeat(timesteps, num_rows), self.state),
-            "text": xp.concat([_last(image.text, image.num_rows) for image in self.images]),
+            "text": xp.stack([states for image in self.images for states in image.texts()]),
         }
         given = [image.guidance for image in self.images if image.guidance is not None]
         if given:

@@ -6,7 +6,7 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +21,8 @@ from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
+from mezzotint.engines.prompts.encoder import TextEncoder
+from mezzotint.engines.prompts.rows import Saying, rows_of
 from mezzotint.engines.request import Request, check_request, sampler_of, size_of
 from mezzotint.engines.safety import SafetyChecker
 from mezzotint.engines.sampling import Plan, get_sampler, plan
@@ -56,6 +58,8 @@ class Model:
         self.max_rows = max_rows
         self.prompts = prompts
         self.engines = engines
+        place = partial(_at, engines[Component.UNET, FULL])  # with the text, all that the UNet is given
+        self._encoder = TextEncoder(engines[Component.TEXT_ENCODER, FULL], prompts.embed, place)
         self._checker = None
         if manifest.safety is not None:
             self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
@@ -92,8 +96,12 @@ class Model:
                 f"guidance={request.guidance:g}: takes {num_rows} rows, but bundle {self.name} was built for {most}; "
                 f"use guidance 1 or compile again with `--max-rows {num_rows}`"
             )
-        prompts = [request.negative_prompt, request.prompt][-num_rows:]
-        tokens = np.stack([self.prompts.tokens(prompt).ids for prompt in prompts])
+        said = (
+            Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states),
+            Saying("prompt", request.prompt, request.prompt_states),
+        )
+        rows = rows_of(self.prompts, said[-num_rows:], the_plan.num_steps, self.manifest)
+        self._encoder.layer_of(request.clip_skip)
         decoder = decoder_chain(self.manifest, request.decoder)
         latents = self.manifest.latents
         height, width = size_of(request, self.manifest)
@@ -105,7 +113,7 @@ class Model:
                 index=i,
                 seed=request.seed + i,
                 plan=the_plan,
-                tokens=tokens,
+                rows=rows,
                 calls=calls,
                 decoder=decoder,
                 noise=NoiseStream(request.seed + i),
@@ -120,18 +128,9 @@ class Model:
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return a sentence for each thing that the request asked for and will not get."""
-        dropped = {
-            field: self.prompts.tokens(getattr(request, field)).num_dropped for field in ("prompt", "negative_prompt")
-        }
-        limit = self.manifest.text.max_tokens - 2
-        unread: tuple[str, ...] = ()
         if request.negative_prompt and self._guidance_width:
-            unread = ("negative_prompt: is not looked at, since this model takes guidance as an input",)
-        return unread + tuple(
-            f"{field}: its last {num} tokens are left out, since the model takes {limit}; shorten it"
-            for field, num in dropped.items()
-            if num
-        )
+            return ("negative_prompt: is not looked at, since this model takes guidance as an input",)
+        return ()
 
     def encode(self, batch: Batch) -> None:
         """Encode the prompts of a batch, or then the pictures that it is painted on, and begin its images."""
@@ -143,23 +142,10 @@ class Model:
         _note(batch, Stage.ENCODE, started)
 
     def _encode_prompts(self, batch: Batch) -> None:
-        """Encode each different prompt once."""
-        rows = {ids.tobytes(): ids for image in batch.images for ids in image.tokens}
-        embeddings = self.prompts.embed(np.stack(list(rows.values())))
-        states = self.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": embeddings})["states"]
-        states = _at(self.engines[Component.UNET, FULL], states)  # with them, all that the UNet is given
-        by_ids = {ids: states[i, 0, ...] for i, ids in enumerate(rows)}
-        xp = device.xp(states)
-        for image in batch.images:
-            text = [_given(image.request, i - image.num_rows) for i in range(image.num_rows)]
-            image.begin(
-                xp.stack(
-                    [
-                        by_ids[ids.tobytes()] if given is None else device.from_host(given, states)
-                        for given, ids in zip(text, image.tokens, strict=True)
-                    ]
-                )
-            )
+        """Encode each different chunk of the prompts once."""
+        asked = [(image.rows, self._encoder.layer_of(image.request.clip_skip)) for image in batch.images]
+        for image, text in zip(batch.images, self._encoder.encode(asked), strict=True):
+            image.begin(text)
 
     def _encode_pictures(self, batch: Batch) -> None:
         """Encode what each image is painted on, once for those of one request."""
@@ -212,16 +198,18 @@ class Model:
         return np.ascontiguousarray((np.clip(rgb, 0.0, 1.0) * 255).round().astype(np.uint8))
 
     def cache_uses(self) -> Mapping[str, Uses]:
-        """Return how often sampler plans were reused, and the engines' compiled shapes, by the cache's name."""
+        """Return how often plans, encoded text and the engines' compiled shapes were reused, by the cache's name."""
         plans = self._plan.cache_info()
         shapes = [engine.shape_uses for engine in self.engines.values() if isinstance(engine, CompilesShapes)]
         return {
             "plans": Uses(plans.hits, plans.misses),
+            "text": self._encoder.uses,
             "shapes": Uses(sum(uses.hits for uses in shapes), sum(uses.misses for uses in shapes)),
         }
 
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines, and what was kept of their results."""
+        self._encoder.forget()
         for engine in self.engines.values():
             engine.close()
 
@@ -320,10 +308,6 @@ def _at(engine: Engine, array: Array) -> Array:
 def _width_of(entry: EngineEntry, role: str) -> int:
     """Return the last axis of an engine's input, or 0 where it has none of that role."""
     return next((int(tensor.axes[-1]) for tensor in entry.inputs if tensor.role == role), 0)
-
-
-def _given(request: Request, row_from_end: int) -> npt.NDArray[np.float32] | None:
-    return request.prompt_states if row_from_end == -1 else request.negative_prompt_states
 
 
 def _note(batch: Batch, stage: Stage, started: float) -> None:

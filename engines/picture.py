@@ -70,6 +70,7 @@ def parameters_text(
         "Guidance interval": _interval(request),
         "Step cache": _step_cache(request),
         "Decoder": request.decoder if request.decoder != FULL else "",
+        "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
         "Safety checker": safety,

@@ -1,6 +1,6 @@
-"""Prompts into token rows and token embeddings, on the host. Imports numpy and the `tokenizers` library."""
+"""Prompts into chunks of tokens and token embeddings, on the host. Imports numpy and the `tokenizers` library."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +9,16 @@ from tokenizers import Tokenizer
 
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import TextEntry
+from mezzotint.engines.prompts.attention import Span, literal, parse_attention
+from mezzotint.engines.prompts.chunks import Chunks, Special, Weighted, chunked
 
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """A prompt as one row: ``ids`` int64 [max_tokens]; ``num_dropped`` tokens of it did not fit."""
-
-    ids: npt.NDArray[np.int64]
-    num_dropped: int
+_COMMA = ",</w>"  # of CLIP's vocabulary
 
 
 class Prompts:
     """A bundle's tokenizer and token-embedding table; rows appended to the table are textual-inversion vectors."""
 
     def __init__(self, folder: Path, entry: TextEntry) -> None:
-        self._entry = entry
         try:
             self._tokenizer = Tokenizer.from_str((folder / entry.tokenizer).read_text(encoding="utf-8"))
             self._table = np.load(folder / entry.embeddings, mmap_mode="r", allow_pickle=False)
@@ -31,16 +26,23 @@ class Prompts:
             raise BundleError(f"{folder}: tokenizer or embeddings cannot be read ({error}); compile it again") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        comma = self._tokenizer.token_to_id(_COMMA)
+        self.special = Special(entry.max_tokens, entry.bos_token_id, entry.eos_token_id, entry.pad_token_id, comma)
 
-    def tokens(self, prompt: str) -> Tokens:
-        """Return the prompt between its two special tokens, padded or cut to the model's length."""
-        entry = self._entry
-        room = entry.max_tokens - 2
-        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids
-        row = np.full(entry.max_tokens, entry.pad_token_id, dtype=np.int64)
-        kept = ids[:room]
-        row[: len(kept) + 2] = [entry.bos_token_id, *kept, entry.eos_token_id]
-        return Tokens(row, max(0, len(ids) - room))
+    def chunks(self, text: str) -> Chunks:
+        """Return a text, in A1111's language of attention, as rows of the text encoder. Raises InvalidRequest."""
+        sections = parse_attention(text)
+        return chunked(([word for span in section for word in self._words(span)] for section in sections), self.special)
+
+    def plain(self, text: str) -> str:
+        """Return the prompt that shows what a diffusers pipeline shows of a text: as it stands, and of one chunk."""
+        while len((found := self._tokenizer.encode(text, add_special_tokens=False)).ids) > self.special.room:
+            text = text[: found.offsets[self.special.room][0]]
+        return literal(text)
+
+    def _words(self, span: Span) -> Iterator[Weighted]:
+        ids: list[int] = self._tokenizer.encode(span.text, add_special_tokens=False).ids
+        return (((token,), span.weight) for token in ids)
 
     def embed(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Look tokens int64 [rows, tokens] up: float32 [rows, tokens, width]."""

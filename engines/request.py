@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.manifest import AxisRange, Component, Manifest
 from mezzotint.engines.noise import MAX_SEED
+from mezzotint.engines.prompts.rows import max_chunks
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.start import NOTHING, Start
 from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
@@ -41,6 +42,7 @@ class Request:
         height: pixels; 0 is the bundle's default, as is ``width``'s.
         preview_every: a small preview after every so many steps; 0 is never.
         latents: float32 [num_images, C, height, width] of latent pixels, unit gaussian noise instead of the seed's.
+        prompt: in A1111's language, of any length that the bundle was built for; ``negative_prompt`` likewise.
         prompt_states: float32 [tokens, width], the text encoder's output instead of ``prompt``.
         negative_prompt_states: the same for ``negative_prompt``.
         custom_sigmas: noise levels of ``steps`` evaluations, falling, instead of the schedule's.
@@ -53,6 +55,8 @@ class Request:
         cache_schedule: the evaluations that run the whole UNet, rising, instead of an interval; the first, 0, always
             does. Heun takes two evaluations a step.
         decoder: ``full`` or ``tiny``; empty is ``full``, the checkpoint's own.
+        clip_skip: the text encoder's layer whose states are used, counted from the end as in A1111: 2 is the last but
+            one; 0 and 1 are the last, which is the checkpoint's own.
         start: an initial picture, and what becomes of it.
     """
 
@@ -80,6 +84,7 @@ class Request:
     cache_interval: int = 1
     cache_schedule: tuple[int, ...] = ()
     decoder: str = ""
+    clip_skip: int = 0
     start: Start = NOTHING
 
     @property
@@ -219,13 +224,14 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
     shape: tuple[int, ...]
     shape = (request.num_images, latents.channels, height // latents.factor, width // latents.factor)
     _check_array("latents", request.latents, shape)
-    shape = (manifest.text.max_tokens, manifest.text.width)
-    _check_array("prompt_states", request.prompt_states, shape)
-    _check_array("negative_prompt_states", request.negative_prompt_states, shape)
+    _check_states("prompt_states", request.prompt_states, manifest)
+    _check_states("negative_prompt_states", request.negative_prompt_states, manifest)
     if (request.prompt_states is None) != (request.negative_prompt_states is None) and request.guidance > 1:
         raise InvalidRequest(
             "prompt_states and negative_prompt_states: must come together at guidance above 1; send both"
         )
+    if request.prompt_states is not None and request.negative_prompt_states is not None:
+        _check_array("negative_prompt_states", request.negative_prompt_states, request.prompt_states.shape)
     sigmas = request.custom_sigmas
     if sigmas and len(sigmas) != request.steps:
         raise InvalidRequest(
@@ -237,6 +243,14 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
         raise InvalidRequest(
             f"custom_sigmas: go from {sigmas[0]:g} to {sigmas[-1]:g}; must be between {MIN_SIGMA:g} and {MAX_SIGMA:g}"
         )
+
+
+def _check_states(field: str, states: Float32Array | None, manifest: Manifest) -> None:
+    """Refuse states of anything but whole chunks, as many as the bundle was built for."""
+    if states is not None:
+        num_chunks = len(states) // manifest.text.max_tokens if states.ndim else 0
+        count = max(1, min(num_chunks, max_chunks(manifest)))
+        _check_array(field, states, (count * manifest.text.max_tokens, manifest.text.width))
 
 
 def _check_array(field: str, array: Float32Array | None, shape: tuple[int, ...]) -> None:

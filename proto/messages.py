@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
         cache_interval: the whole UNet at every n-th evaluation, its outer branch between; 1 is off.
         cache_schedule: the evaluations that run the whole UNet, instead of an interval.
         decoder: ``full`` or ``tiny``.
+        clip_skip: the text encoder's layer that is used, from the end: 2 is the last but one; 0 and 1 are the last.
         image: an initial picture, the bytes of a PNG, JPEG or WebP file.
         strength: 0 to 1, how much becomes of it; 0.8 by default.
         mask: the bytes of a file of its size: white is drawn anew.
@@ -91,6 +92,7 @@ class Options(TypedDict, total=False):
     cache_interval: int
     cache_schedule: Sequence[int]
     decoder: str
+    clip_skip: int
     image: bytes
     strength: float | None
     mask: bytes

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import Manifest
+from mezzotint.engines.prompts.rows import max_chunks
 from mezzotint.engines.request import pixel_range, request_of
 from mezzotint.engines.sampling import SAMPLERS
 from mezzotint.engines.variants import FULL
@@ -43,7 +44,7 @@ _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
 _SCALARS = (
     *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
-    *("return_latents", "guidance_start", "guidance_rescale", "decoder"),
+    *("return_latents", "guidance_start", "guidance_rescale", "decoder", "clip_skip"),
     *("image", "mask", "mask_blur", "resize_mode"),
 )
 _OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval", "strength")
@@ -168,7 +169,7 @@ def _built_for(manifest: Manifest) -> pb.ModelInfo:
         size_multiple=latents.size_multiple,
         samplers=list(SAMPLERS),
         default_sampler=manifest.schedule.default_sampler,
-        max_tokens=manifest.text.max_tokens - 2,
+        max_tokens=max_chunks(manifest) * (manifest.text.max_tokens - 2),
         engines=[
             pb.EngineInfo(
                 component=e.component, variant=e.variant, precision=e.precision, backend=e.backend, device=e.device

@@ -8,6 +8,7 @@ from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
+from mezzotint.engines.prompts.rows import num_chunks
 from mezzotint.engines.rows import Curve, split_rows
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
 from mezzotint.engines.variants import FULL, PICTURE
@@ -166,11 +167,11 @@ def rows_to_encode(image: Image) -> dict[Component, int]:
     """Return the rows of the encoders' calls that an image still is."""
     if image.stage is not Stage.ENCODE:
         return {}
-    text = {} if image.variant == PICTURE else {Component.TEXT_ENCODER: len(image.tokens)}
+    text = {} if image.variant == PICTURE else {Component.TEXT_ENCODER: num_chunks(image.rows)}
     return text if image.canvas is None else text | {Component.VAE_ENCODER: image.canvas.given.num_encoded}
 
 
 def size_of_image(image: Image) -> Size:
     """Return what an image's calls depend on beside their rows."""
     _, height, width = image.shape
-    return Size(height, width, image.tokens.shape[1])
+    return Size(height, width, image.rows[0].num_tokens)

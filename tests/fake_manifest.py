@@ -25,6 +25,7 @@ MAX_ROWS = 8
 SIDE, PIXELS = AxisRange(min=8, opt=8, max=16), AxisRange(min=32, opt=32, max=64)
 AXES = {
     "rows": AxisRange(min=1, opt=2, max=MAX_ROWS),
+    "tokens": AxisRange(min=TOKENS, opt=TOKENS, max=3 * TOKENS),
     **{"height": SIDE, "width": SIDE, "pixel_height": PIXELS, "pixel_width": PIXELS},
 }
 
@@ -70,7 +71,7 @@ def unets(*, step_cache: bool, fills_in: bool) -> list[EngineEntry]:
     inputs: tuple[TensorSpec, ...] = (
         latents("sample"),
         spec("timestep", "timestep", "rows"),
-        spec("text", "text", "rows", TOKENS, WIDTH),
+        spec("text", "text", "rows", "tokens", WIDTH),
     )
     if fills_in:
         channels = {MASK: 1, MASKED: CHANNELS}

@@ -113,6 +113,7 @@ INPUTS = (
     Tensor("CACHE_INTERVAL", Datatype.INT32, field="cache_interval"),
     Tensor("CACHE_SCHEDULE", Datatype.INT32, (-1,), field="cache_schedule"),
     Tensor("DECODER", Datatype.BYTES, field="decoder"),
+    Tensor("CLIP_SKIP", Datatype.INT32, field="clip_skip"),
     Tensor("INIT_LATENTS", Datatype.FP32, (-1, -1, -1, -1), field="latents"),
     Tensor("INIT_IMAGE", Datatype.BYTES, field="image", is_file=True),
     Tensor("STRENGTH", Datatype.FP32, field="strength"),

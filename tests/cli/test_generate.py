@@ -10,6 +10,7 @@ from mezzotint.cli import cli
 from mezzotint.cli.errors import CannotWrite, run
 from mezzotint.cli.generate import write_file
 from mezzotint.engines.picture import parse_parameters, read_parameters
+from tests.cli.conftest import started
 
 SHARK = "a shark on a blue background"
 
@@ -69,10 +70,22 @@ def test_an_interval_of_guidance_is_sent_and_written(server: str, tmp_path: Path
     assert plain.read_bytes() == whole.read_bytes() != ended.read_bytes()
 
 
-def test_what_will_not_be_done_is_a_warning(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["generate", "shark " * 60, "--server", server, "--steps", "1", "-o", str(tmp_path / "a.png")]
-    assert run(cli, arguments) == 0
-    assert "warning: prompt: its last" in capsys.readouterr().err
+@pytest.mark.slow
+def test_what_will_not_be_done_is_a_warning(
+    distilled_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with started(distilled_bundle) as (_, address):
+        assert generate(address, "--negative-prompt", "a cat", "--steps", "1", "-o", str(tmp_path / "a.png")) == 0
+    assert "warning: negative_prompt: is not looked at" in capsys.readouterr().err
+
+
+def test_long_weighted_and_changing_prompts_are_sent_as_they_are_written(server: str, tmp_path: Path) -> None:
+    prompt, file = "a (shark:1.3), [blue:red:0.5] " * 5, tmp_path / "a.png"
+    options = ["--steps", "2", "--clip-skip", "2", "--negative-prompt", "[cat] BREAK dog", "-o", str(file)]
+    assert run(cli, ["generate", prompt, "--server", server, *options]) == 0
+    written = parse_parameters(read_parameters(file.read_bytes()))
+    assert (written["Prompt"], written["Negative prompt"]) == (prompt, "[cat] BREAK dog")
+    assert written["Clip skip"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +103,11 @@ def test_what_will_not_be_done_is_a_warning(server: str, tmp_path: Path, capsys:
         (["--cache-schedule", "0,1"], "cache_schedule: bundle emoji was built without step caching"),
         (["--cache-schedule", "0,x"], "cache_schedule='0,x': must be evaluations between commas; such as 0,3,7"),
         (["--decoder", "tiny"], "decoder='tiny': bundle emoji was built without one"),
+        (["--clip-skip", "4"], "clip_skip=4: must be between 0 and 3"),
+        (
+            ["--negative-prompt", "cat " * 100],
+            "negative_prompt: fills 5 chunks of 22 tokens, but bundle emoji was built",
+        ),
     ],
 )
 def test_a_wrong_field_is_one_sentence_and_exit_code_2(

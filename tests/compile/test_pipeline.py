@@ -57,6 +57,7 @@ def test_a_bundle_says_what_it_is(
     assert manifest.schedule.prediction_type == predicts
     assert manifest.latents.size_multiple == 64
     assert manifest.text.max_tokens == 77
+    assert unet.axes["tokens"] == AxisRange(min=77, opt=77, max=4 * 77)
     assert unet.axes["rows"] == AxisRange(min=1, opt=2, max=counts[-1])
     assert unet.row_classes == (counts,)
     assert tuple(unet.step_ms) == counts

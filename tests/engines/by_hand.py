@@ -44,7 +44,7 @@ def by_hand(model: Model, request: Request) -> np.ndarray[Any, Any]:
     sampler, _ = get_sampler(request.sampler or model.manifest.schedule.default_sampler)
     spacing = model.manifest.schedule.timestep_spacing or sampler.default_spacing
     the_plan = plan(sampler, model.manifest.schedule.noise_schedule(), request.steps, spacing=Spacing(spacing))
-    prompts = np.stack([model.prompts.tokens(text).ids for text in (request.negative_prompt, request.prompt)])
+    prompts = np.stack([model.prompts.chunks(text).ids[0] for text in (request.negative_prompt, request.prompt)])
     states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(prompts)})["states"]
     uncond, cond = states[:1, 0].copy(), states[1:, 0].copy()
     entry = model.manifest.latents

@@ -87,7 +87,7 @@ def test_without_guidance_one_row_gives_diffusers_picture(
 ) -> None:
     request = Request(prompt="a cat", steps=8, guidance=guidance, seed=3, sampler="euler")
     made = generate(emoji, [request])[0][0]
-    assert len(made.tokens) == 1
+    assert len(made.rows) == 1
     truth = paint_with_diffusers(
         emoji_checkpoint, "euler", [3], "np", prompt="a cat", num_inference_steps=8, guidance_scale=guidance
     )[0]

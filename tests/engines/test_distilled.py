@@ -48,7 +48,7 @@ def test_the_embedding_is_diffusers(scale: float, width: int) -> None:
 
 def test_an_image_has_one_row_and_its_own_guidance(distilled: Model) -> None:
     images = [distilled.start(Request(prompt="a cat", guidance=scale))[0] for scale in (8.0, 1.0)]
-    assert [len(image.tokens) for image in images] == [1, 1]
+    assert [len(image.rows) for image in images] == [1, 1]
     assert {call.weights for image in images for call in image.calls} == {(1.0,)}
     distilled.encode(Batch(tuple(images)))
     given = Batch(tuple(images)).inputs()["guidance"]

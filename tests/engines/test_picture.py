@@ -56,6 +56,12 @@ def test_what_makes_fewer_evaluations_is_written_where_it_is_set() -> None:
     assert (settings["Guidance interval"], settings["Step cache"]) == ("0-0.5", "at 0 4 9")
 
 
+def test_an_earlier_layer_of_the_text_encoder_is_written_as_a1111_does() -> None:
+    plain = text_of(Request(prompt="x"))
+    assert text_of(Request(prompt="x", clip_skip=1)) == plain
+    assert parse_parameters(text_of(Request(prompt="(x:1.2)", clip_skip=2)))["Clip skip"] == "2"
+
+
 @pytest.mark.parametrize(
     ("guidance", "written"), [(4.0, "4"), (7.1, "7.1"), (1e-7, "0.0000001"), (0.1 + 0.2, str(0.1 + 0.2))]
 )

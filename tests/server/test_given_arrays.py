@@ -16,7 +16,7 @@ from tests.server.real import serving
 
 async def test_what_a_client_gives_stands_for_seed_prompt_and_schedule(emoji_bundle: Path) -> None:
     async with serving(emoji_bundle) as (model, address), AsyncClient(address) as client:
-        prompts = [model.prompts.tokens(prompt).ids for prompt in ("", "a cat face")]
+        prompts = [model.prompts.chunks(prompt).ids[0] for prompt in ("", "a cat face")]
         states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(np.stack(prompts))})
         negative, positive = (np.array(state[0]) for state in states["states"])
         schedule = model.manifest.schedule.noise_schedule()

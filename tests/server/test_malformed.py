@@ -33,6 +33,7 @@ REQUESTS = [
         pb.GenerateRequest(prompt="a dog", steps=3, width=64, height=40, num_images=2, image_format=2),
         pb.GenerateRequest(steps=1, latents=NOISE, prompt_states=STATES, negative_prompt_states=STATES, guidance=2.0),
         pb.GenerateRequest(prompt="on", steps=3, custom_sigmas=[9.0, 3.0, 1.0], sampler="heun", return_latents=True),
+        pb.GenerateRequest(prompt="[a|(cat:1.2)] BREAK [dog:red:1]", steps=2, negative_prompt="[[hat]]", clip_skip=1),
         pb.GenerateRequest(prompt="hat", steps=4, cache_schedule=[0, 2], guidance_start=0.2, guidance_end=0.7),
         pb.GenerateRequest(prompt="a", steps=2, sigmas="karras", spacing="trailing", eta=0.5, preview_every=1),
     )

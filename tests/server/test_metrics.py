@@ -143,6 +143,8 @@ async def test_caches_tell_what_they_had(start: Start) -> None:
     seen = await scrape(served.metrics_port)
     assert seen("mezzotint_cache_misses_total", cache="plans") == 2
     assert seen("mezzotint_cache_hits_total", cache="plans") == 2
+    assert seen("mezzotint_cache_misses_total", cache="text") == 2  # the prompt and the empty one
+    assert seen("mezzotint_cache_hits_total", cache="text") == 6
 
 
 async def test_the_process_and_the_version_are_there(start: Start) -> None:

@@ -21,6 +21,8 @@ NEIGHBOURS = (
     {"prompt": "a pizza", "steps": 8, "guidance": 0.0, "seed": 6, "num_images": 2},
     {"prompt": "a fox", "steps": 5, "guidance": 7.5, "seed": 7, "negative_prompt": "red"},
     {"prompt": "a bee", "steps": 4, "sampler": "DPM++ SDE Karras", "guidance": 3.0, "seed": 8},
+    {"prompt": "(a fox:1.3) BREAK [a cat|a dog] BREAK a hat", "steps": 5, "guidance": 4.0, "seed": 10},
+    {"prompt": "a [red:blue:0.5] bird", "steps": 6, "clip_skip": 2, "negative_prompt": "a BREAK b BREAK c", "seed": 11},
     {"prompt": "a bus", "steps": 4, "sampler": "DPM++ 2S a", "sigmas": "automatic", "guidance": 1.0, "seed": 9},
 )  # fmt: skip
 

@@ -125,9 +125,23 @@ async def test_an_interval_caching_and_a_decoder_are_used_and_written(start: Sta
             assert written.get("Decoder", "") == decoder
 
 
-async def test_a_prompt_that_is_too_long_comes_back_with_a_warning(served: Running) -> None:
-    result = await served.client.generate("a cat on a red hat on a dog", steps=1)
-    assert result.warnings == ("prompt: its last 3 tokens are left out, since the model takes 6; shorten it",)
+async def test_a_prompt_of_several_chunks_is_painted_whole(served: Running) -> None:
+    fields = {"steps": 2, "guidance": 3.0, "seed": 5, "negative_prompt": "(hat:1.2)"}
+    long = "a cat on a [red:blue:1] hat on a dog"
+    (expected,) = generate(served.core.model, [Request(prompt=long, **fields)])[0]
+    result = await served.client.generate(long, **fields)
+    np.testing.assert_array_equal(np.asarray(result.images[0]), expected.pixels)
+    assert result.warnings == ()
+    cut = await served.client.generate("a cat on a [red:blue:1] hat", **fields)
+    assert cut.files[0] != result.files[0]
+
+
+async def test_a_prompt_of_more_chunks_than_the_bundle_takes_is_refused(served: Running) -> None:
+    with pytest.raises(MezzotintClientError, match="prompt: fills 4 chunks of 6 tokens, but bundle fake") as refusal:
+        await served.client.generate("cat " * 19, steps=1)
+    assert refusal.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    (model,) = await served.client.models()
+    assert model.max_tokens == 18
 
 
 async def test_bytes_that_are_no_request_are_refused_in_one_sentence(served: Running) -> None:

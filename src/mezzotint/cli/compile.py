@@ -124,6 +124,14 @@ def _loras(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="Most latents in one UNet call; a guided picture takes two. More lets busy servers batch more.",
 )
 @click.option(
+    "--max-chunks",
+    type=click.IntRange(1, 16),
+    default=4,
+    show_default=True,
+    help="The longest prompts, in chunks of the text encoder's 75 tokens. Plain prompts cost nothing more, and each "
+    "length is prepared when it is first asked for; 1 fixes the text axis of TensorRT's plans.",
+)
+@click.option(
     "--step-cache",
     is_flag=False,
     flag_value=0,
@@ -215,6 +223,7 @@ def command(
     height: "AxisRange | None",
     width: "AxisRange | None",
     max_rows: int,
+    max_chunks: int,
     step_cache: int | None,
     decoder_parts: int | None,
     tiny_decoder: Path | None,
@@ -258,6 +267,7 @@ def command(
         height=height,
         width=width,
         max_rows=max_rows,
+        max_chunks=max_chunks,
         step_cache=step_cache,
         decoder_parts=decoder_parts or 0,
         tiny_decoder=tiny_decoder,

@@ -115,6 +115,14 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     callback=_text,
     help="full, or tiny where the bundle has one: much faster, with less fine detail. [default: full]",
 )
+@click.option(
+    "--clip-skip",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Use an earlier layer of the text encoder, counted from the end as in A1111: 2, the last but one, is what "
+    "some models were trained with, as their cards say. 0 and 1 are the last.",
+)
 @click.option("--seed", type=int, help="The same seed gives the same picture. [default: a new one, which is shown]")
 @click.option("--negative-prompt", default="", callback=_text, help="What the picture should not show.")
 @click.option(
@@ -179,7 +187,10 @@ def command(
     latents_out: Path | None,
     **options: Any,
 ) -> None:
-    """Draw pictures of PROMPT with a running server, and write them with their parameters inside."""
+    """Draw pictures of PROMPT with a running server, and write them with their parameters inside.
+
+    PROMPT may weigh words, (word:1.3), change with the steps, [from:to:0.5], and be long: docs/prompts.md.
+    """
     from mezzotint.proto.client import Client
     from mezzotint.proto.errors import MezzotintClientError
 

@@ -50,6 +50,9 @@ def command(bundle: Path, as_json: bool) -> None:
 
 
 def _facts(manifest: "Manifest") -> list[str]:
+    from mezzotint.engines.prompts.rows import max_chunks
+
+    chunks = max_chunks(manifest)
     schedule, latents, text = manifest.schedule, manifest.latents, manifest.text
     spacing = schedule.timestep_spacing or "each sampler's own"
     predicts = schedule.prediction_type.removesuffix("_prediction")
@@ -65,7 +68,7 @@ def _facts(manifest: "Manifest") -> list[str]:
         f"predicts {predicts}, {spacing} spacing; sampler {schedule.default_sampler}",
         f"pictures  {latents.default_width}x{latents.default_height} by default, sides in multiples of "
         f"{latents.size_multiple}",
-        f"prompts   {text.max_tokens - 2} tokens at most, without the two special ones",
+        f"prompts   up to {chunks} chunk{'s' * (chunks > 1)} of {text.max_tokens - 2} tokens, without the special ones",
         *(f"note      {note}" for note in manifest.notes),
     ]
 

@@ -79,7 +79,7 @@ class EnginePainter:
         from mezzotint.engines.request import Request
 
         requests = [
-            Request(prompt=prompt, seed=seed, steps=self._steps, guidance=self._guidance)
+            Request(prompt=model.prompts.plain(prompt), seed=seed, steps=self._steps, guidance=self._guidance)
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         made = [images[0].pixels for images in generate(model, requests)]

@@ -20,8 +20,9 @@ from mezzotint.compile.verify import snr_db
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component, EngineEntry, Precision
+from mezzotint.engines.manifest import AxisRange, Component, EngineEntry, Precision, TensorSpec
 from tests.conftest import CACHE
+from tests.fake_manifest import unets
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
 
 # torch warns of its own insides
@@ -111,6 +112,13 @@ def test_a_profile_has_the_ends_of_every_axis(source: Path) -> None:
     least, best, most = profile_shapes(entry)["sample"]
     assert (least[0], best[0], most[0]) == (rows.min, rows.opt, rows.max)
     assert (least[2], best[2], most[2]) == (height.min, height.opt, height.max)
+
+
+def test_the_text_axis_of_a_profile_goes_up_to_the_longest_prompt_and_is_tuned_at_one_chunk() -> None:
+    text = TensorSpec(name="text", role="text", dtype="float32", axes=("rows", "tokens", 768))
+    axes = {"rows": AxisRange(min=1, opt=2, max=8), "tokens": AxisRange(min=77, opt=77, max=308)}
+    entry = unets(step_cache=False)[0].model_copy(update={"inputs": (text,), "axes": axes})
+    assert profile_shapes(entry)["text"] == ((1, 77, 768), (2, 77, 768), (8, 308, 768))
 
 
 @pytest.mark.parametrize("component", [Component.TEXT_ENCODER, Component.VAE_DECODER])
