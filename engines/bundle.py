@@ -15,6 +15,7 @@ from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import check_runtime, get_backend, installed_version
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
+from mezzotint.engines.embedding_file import EmbeddingPath
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.memory import resident_bytes
@@ -43,6 +44,7 @@ class LoadOptions:
         cache: keep the runtime's compiled blobs in the user's cache folder.
         memory_budget: bytes that the process may take with all its bundles; None is no limit.
         gpu: what concerns other devices than the CPU.
+        embeddings: textual-inversion files, and folders of them, that every bundle learns.
     """
 
     devices: Mapping[str, str]
@@ -51,6 +53,7 @@ class LoadOptions:
     cache: bool = True
     memory_budget: int | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
+    embeddings: tuple[EmbeddingPath, ...] = ()
 
     def device_of(self, component: Component) -> str:
         """Return the device of a component; empty is the one that it was built for."""
@@ -137,8 +140,7 @@ def plan_loading(
     loading = Loading(first, more=tuple(others))
     if options.memory_budget is None:
         return loading
-    if has_bytes is None:
-        has_bytes = process_bytes()
+    has_bytes = process_bytes() if has_bytes is None else has_bytes
     fitted = loading.with_counts(fit(loading.engines, has_bytes, options.memory_budget))
     room = options.memory_budget - has_bytes - fitted.num_bytes(packed=False)
     return replace(fitted, shapes=CompiledShapes(room) if shapes is None else shapes)
@@ -183,9 +185,10 @@ def opening_bundle(folder: Path, options: LoadOptions, loading: Loading | None =
 def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: Loading) -> Model:
     digest = file_digest(folder / MANIFEST)
     wanted = loading.wanted[folder]
+    prompts = Prompts(folder, manifest.text, options.embeddings)
     engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
-    return Model(_as_loaded(manifest, wanted), digest, Prompts(folder, manifest.text), engines, most)
+    return Model(_as_loaded(manifest, wanted), digest, prompts, engines, most)
 
 
 def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manifest:
@@ -285,11 +288,10 @@ def _size(path: Path) -> int:
 
 def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shapes: CompiledShapes | None) -> Engine:
     entry = wanted.entry
-    backend = get_backend(entry.backend)
     cache = _cache_dir(digest, entry) if options.cache else None
     device = options.device_of(entry.component)
     mine = EngineOptions(device, options.num_threads, wanted.counts, cache, shapes, wanted.shape_bytes(), options.gpu)
-    return backend.load(folder, entry, mine)
+    return get_backend(entry.backend).load(folder, entry, mine)
 
 
 def _cache_dir(digest: str, entry: EngineEntry) -> Path:

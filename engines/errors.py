@@ -81,6 +81,10 @@ class BundleError(MezzotintError):
     """A bundle is missing, damaged, or made for another runtime."""
 
 
+class EmbeddingError(BundleError):
+    """A textual-inversion file cannot be read, or does not fit the bundle it is loaded with."""
+
+
 class OverMemoryBudget(BundleError):
     """A bundle has no room in the memory budget, whatever idle ones leave; the message names bytes needed and had.
 

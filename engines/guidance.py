@@ -32,30 +32,58 @@ def embedding(scale: float, width: int) -> npt.NDArray[np.float32]:
     return np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2)]).astype(np.float32)
 
 
+_ONE_PART = (1.0,)
+
+
 class Weights(tuple[float, ...]):
-    """An image's row weights, of which the last is the conditional row's.
+    """An image's row weights, of which the last are the conditional rows'.
 
     Attributes:
-        rescale: 0 to 1, how much of the conditional row's spread the sum is given back: phi of Lin et al. 2023.
+        rescale: 0 to 1, how much of the conditional output's spread the sum is given back: phi of Lin et al. 2023.
+        conditional: what weighs the conditional rows in that output.
     """
 
     rescale: float = 0.0
+    conditional: tuple[float, ...] = _ONE_PART
 
 
-def weights(scale: float, rescale: float = 0.0) -> Weights:
+def weights(scale: float, rescale: float = 0.0, parts: Sequence[float] = _ONE_PART) -> Weights:
     """Return an image's row weights for classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, equation 6).
 
-    (1 − scale, scale) for the unconditional and the conditional row, or (1.0,) for the conditional row alone at
-    scale ≤ 1, as diffusers, whose turbo models are called with 0; one row is not rescaled.
+    (1 − scale, scale) for the unconditional and the conditional row; for a prompt of several parts, each with a weight
+    w, (1 − scale Σw, scale w₁, …, scale wₙ) as A1111 (``combine_denoised`` in ``modules/sd_samplers_cfg_denoiser.py``).
+    A scale below 1 counts as 1, as in diffusers, whose turbo models are called with 0. An unconditional row of weight 0
+    is left out, and what is then left is not rescaled: at scale ≤ 1 a prompt of one part has (1.0,).
 
     Raises:
-        InvalidRequest: the scale is not finite.
+        InvalidRequest: the scale is not finite, or parts that do not add up are to be rescaled.
     """
     if not math.isfinite(scale):
         raise InvalidRequest(f"guidance={scale}: must be a finite number; 7.5 is usual, 1 or less is none")
-    rows = Weights((1.0 - scale, float(scale)) if scale > 1.0 else (1.0,))
-    rows.rescale = rescale if len(rows) > 1 else 0.0
+    scale = max(1.0, float(scale))
+    unconditional = 1.0 - scale * math.fsum(parts)
+    rows = Weights((*((unconditional,) if unconditional else ()), *(scale * part for part in parts)))
+    if rescale and unconditional:
+        rows.rescale, rows.conditional = rescale, tuple(alone(parts))
     return rows
+
+
+def alone(parts: Sequence[float] = _ONE_PART) -> Weights:
+    """Return the weights of the conditional rows alone: each part's share of their sum, (1.0,) for a prompt of one.
+
+    Where A1111 leaves the unconditional row out it puts the first part's into its place, so that of two parts of
+    weight 1 the second alone is left.
+
+    Raises:
+        InvalidRequest: the weights add up to 0 or less.
+    """
+    total = math.fsum(parts)
+    if not total > 0:
+        raise InvalidRequest(
+            f"prompt: the weights of its parts between ANDs add up to {total:g}; must be above 0 where they run "
+            "without the negative prompt's row (guidance_start, guidance_end) and for guidance_rescale"
+        )
+    return Weights(part / total for part in parts)
 
 
 def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
@@ -102,18 +130,25 @@ def combine(output: Array, weights: Sequence[Sequence[float]]) -> Array:
 
 
 def _rescaled(total: Array, output: Array, weights: Sequence[Sequence[float]]) -> Array:
-    """Give sums back the spread of their conditional row (Lin et al. 2023, arXiv 2305.08891, equations 15 and 16).
+    """Give sums back the spread of their conditional output (Lin et al. 2023, arXiv 2305.08891, equations 15 and 16).
 
     One image after the other, so that its figure does not hang on who shares the call.
     """
-    phis = [image.rescale if isinstance(image, Weights) else 0.0 for image in weights]
-    if not any(phis):
+    asked = [image if isinstance(image, Weights) and image.rescale else None for image in weights]
+    if not any(asked):
         return total
     xp = device.xp(total)
-    conditional = np.cumsum([len(image) for image in weights]) - 1
     one = xp.ones_like(total[(0,) * total.ndim])
+    ends = np.cumsum([len(image) for image in weights]).tolist()
     factors = [
-        xp.std(output[int(row), ...]) / xp.std(total[i, ...]) * phi + (1.0 - phi) if phi else one
-        for i, (phi, row) in enumerate(zip(phis, conditional, strict=True))
+        one if image is None else _spread(image, output[:end, ...], total[i, ...])
+        for i, (image, end) in enumerate(zip(asked, ends, strict=True))
     ]
     return total * xp.reshape(xp.stack(factors), (-1, *(1,) * (total.ndim - 1)))
+
+
+def _spread(weights: Weights, rows: Array, total: Array) -> Array:
+    """Return the factor of one image's sum; its rows are the last of ``rows``, its conditional ones the last of all."""
+    xp, first = device.xp(total), rows.shape[0] - len(weights.conditional)
+    conditional = combine(rows[first:, ...], [weights.conditional])[0, ...]
+    return xp.std(conditional) / xp.std(total) * weights.rescale + (1.0 - weights.rescale)

@@ -41,7 +41,8 @@ class Image:
     """One picture from noise to pixels.
 
     Attributes:
-        index: its place in its request; its seed is the request's + index.
+        index: its place in its request.
+        seed: the request's + index, or the request's own where there is a variation.
         rows: what each of its rows says; where a call takes fewer, it is the last ones.
         calls: what each of the plan's model evaluations calls.
         decoder: the engines that decode it, one after the other, by variant.
@@ -171,7 +172,7 @@ class Image:
         given = self.request.latents
         noise: npt.NDArray[np.float32]
         noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
-        return noise
+        return self.request.variation.vary(noise, self.index)
 
     def texts(self) -> list[Array]:
         """Return what each row of its next call says at this step: float32 [tokens, width]."""

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from mezzotint.engines import device, guidance
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.canvas import MASK, Canvas, read_given
-from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.evaluations import unet_calls
+from mezzotint.engines.evaluations import most_rows, unet_calls
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
@@ -90,16 +89,9 @@ class Model:
         levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
         the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
         calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
-        num_rows, most = max(len(call.weights) for call in calls), min(self.max_rows.values())
-        if num_rows > most:
-            raise InvalidRequest(
-                f"guidance={request.guidance:g}: takes {num_rows} rows, but bundle {self.name} was built for {most}; "
-                f"use guidance 1 or compile again with `--max-rows {num_rows}`"
-            )
-        said = (
-            Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states),
-            Saying("prompt", request.prompt, request.prompt_states),
-        )
+        num_rows = most_rows(calls, request, self.manifest)
+        said = [Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states)]
+        said += [Saying("prompt", part.text, request.prompt_states) for part in request.parts]
         rows = rows_of(self.prompts, said[-num_rows:], the_plan.num_steps, self.manifest)
         self._encoder.layer_of(request.clip_skip)
         decoder = decoder_chain(self.manifest, request.decoder)
@@ -107,23 +99,24 @@ class Model:
         height, width = size_of(request, self.manifest)
         shape = (latents.channels, height // latents.factor, width // latents.factor)
         given = read_given(request.start, (height, width), fills_in=self._fills_in)
+        seeds = [request.variation.seeds(request.seed, i)[0] for i in range(request.num_images)]
         return tuple(
             Image(
                 request=request,
                 index=i,
-                seed=request.seed + i,
+                seed=seed,
                 plan=the_plan,
                 rows=rows,
                 calls=calls,
                 decoder=decoder,
-                noise=NoiseStream(request.seed + i),
+                noise=NoiseStream(seed),
                 shape=shape,
                 bundle=self.digest,
                 guidance=guidance.embedding(request.guidance, self._guidance_width) if self._guidance_width else None,
                 has_check=self.has_safety_checker,
                 canvas=None if given is None else Canvas(given),
             )
-            for i in range(request.num_images)
+            for i, seed in enumerate(seeds)
         )
 
     def warnings(self, request: Request) -> tuple[str, ...]:
@@ -271,10 +264,11 @@ def generate(model: Model, requests: list[Request], *, together: bool = True) ->
     open_images = [image for images in made for image in images]
     while open_images:
         head = _next(model, open_images, together)
-        most = model.max_rows[head.variant] if head.stage is Stage.DENOISE and together else head.num_rows
+        most = model.max_rows[head.variant] if head.stage is Stage.DENOISE and together else 0
         images: list[Image] = []
         for image in open_images:
-            if image.signature == head.signature and sum(i.num_rows for i in images) + image.num_rows <= most:
+            fits = image is head or sum(i.num_rows for i in images) + image.num_rows <= most
+            if image.signature == head.signature and fits:
                 images.append(image)
         run_call(model, Batch(tuple(images)))
         open_images = [image for image in open_images if image.stage is not Stage.DONE]

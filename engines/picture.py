@@ -41,6 +41,8 @@ def parameters_text(
     digest: str,
     precision: str,
     safety: str = "",
+    subseed: int = 0,
+    embeddings: str = "",
 ) -> str:
     """Return how one picture was made, as A1111's web UI writes and reads it.
 
@@ -54,7 +56,10 @@ def parameters_text(
         digest: the bundle's digest; its first 12 digits are written.
         precision: the UNet's.
         safety: what was done with a flagged picture.
+        subseed: the picture's own, where it is a variation.
+        embeddings: the textual-inversion files of its prompts, each with its name and digest.
     """
+    strength = request.variation.subseed_strength
     settings = {
         "Steps": str(request.steps),
         "Sampler": sampler_label,
@@ -63,6 +68,8 @@ def parameters_text(
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",
         "Model": model,
+        "Variation seed": str(subseed) if strength else "",
+        "Variation seed strength": _number(strength) if strength else "",
         "Denoising strength": _number(request.start.strength) if request.start.is_given else "",
         "Mask blur": _number(request.start.mask_blur) if request.start.mask else "",
         "Resize mode": request.start.resize_mode.capitalize(),
@@ -74,6 +81,7 @@ def parameters_text(
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
         "Safety checker": safety,
+        "TI hashes": embeddings,
         "Engine": digest[:12],
         "Precision": precision,
         "Version": _version(),

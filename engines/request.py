@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines.composition import Part, split_and
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.manifest import AxisRange, Component, Manifest
 from mezzotint.engines.noise import MAX_SEED
@@ -19,6 +20,7 @@ from mezzotint.engines.prompts.rows import max_chunks
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.start import NOTHING, Start
 from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
+from mezzotint.engines.variation import NO_VARIATION, Variation
 
 MAX_PROMPT_BYTES = 16_384
 MAX_IMAGES = 64
@@ -33,6 +35,7 @@ class Request:
     """One or more pictures of one prompt; picture i is drawn from ``seed + i``.
 
     Attributes:
+        prompt: what to draw; the word AND in capitals composes it of several (``composition.py``).
         seed: 0 to 2**63 − 1; the same seed gives the same picture, and on a CPU the one that diffusers gives.
         sampler: our name, diffusers', A1111's or k-diffusion's; empty, or ``automatic``, is the checkpoint's own.
         sigmas: the noise levels: empty is what the sampler's name says, ``default`` as trained, ``karras``,
@@ -58,6 +61,7 @@ class Request:
         clip_skip: the text encoder's layer whose states are used, counted from the end as in A1111: 2 is the last but
             one; 0 and 1 are the last, which is the checkpoint's own.
         start: an initial picture, and what becomes of it.
+        variation: how the pictures differ from the seed's.
     """
 
     prompt: str = ""
@@ -86,6 +90,12 @@ class Request:
     decoder: str = ""
     clip_skip: int = 0
     start: Start = NOTHING
+    variation: Variation = NO_VARIATION
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the prompt is composed of. Raises InvalidRequest."""
+        return split_and(self.prompt) if self.prompt_states is None else (Part(""),)
 
     @property
     def caches_steps(self) -> bool:
@@ -93,7 +103,7 @@ class Request:
         return self.cache_interval != 1 or bool(self.cache_schedule)
 
 
-_GROUPS: Mapping[str, type[Any]] = {"start": Start}
+_GROUPS: Mapping[str, type[Any]] = {"start": Start, "variation": Variation}
 
 
 def request_of(values: Mapping[str, Any]) -> Request:
@@ -112,6 +122,7 @@ def check_request(request: Request, manifest: Manifest) -> None:
     _check_between("num_images", request.num_images, 1, MAX_IMAGES)
     _check_between("preview_every", request.preview_every, 0, manifest.schedule.num_train_timesteps)
     _check_between("seed", request.seed, 0, MAX_SEED - request.num_images + 1)
+    request.variation.check(request.num_images)
     if not math.isfinite(request.guidance) or not 0 <= request.guidance <= MAX_GUIDANCE:
         raise InvalidRequest(
             f"guidance={request.guidance}: must be between 0 and {MAX_GUIDANCE:g}; 7.5 is usual, 1 or less is none"

@@ -53,3 +53,8 @@ def served_engines(manifest: Manifest) -> tuple[EngineEntry, ...]:
     offered += [(Component.VAE_ENCODER, FULL)]
     wanted = needed + [engine for engine in offered if has_variant(manifest, *engine)]
     return tuple(manifest.engine(component, variant) for component, variant in wanted)
+
+
+def built_rows(manifest: Manifest) -> dict[str, int]:
+    """Return the most rows of one UNet call that each of its served engines was built for, by variant."""
+    return {e.variant: e.axes["rows"].max for e in served_engines(manifest) if e.component is Component.UNET}

@@ -36,6 +36,8 @@ class Options(TypedDict, total=False):
         steps: denoising steps.
         guidance: how closely to follow the prompt; 1 or less is not at all guided, and twice as fast.
         seed: 0 to 2**63 − 1; picture i is drawn from seed + i. The client draws one if it is left out.
+        subseed: the seed that a variation's noise is turned towards; picture i has subseed + i, and all one seed.
+        subseed_strength: how far, 0 to 1; 0 is no variation.
         sampler: our name, diffusers', A1111's or k-diffusion's.
         sigmas: ``default``, ``karras``, ``exponential``, ``beta`` or ``automatic``.
         spacing: ``leading``, ``trailing`` or ``linspace``.
@@ -71,6 +73,8 @@ class Options(TypedDict, total=False):
     steps: int
     guidance: float
     seed: int | None
+    subseed: int
+    subseed_strength: float
     sampler: str
     sigmas: str
     spacing: str

@@ -39,7 +39,7 @@ class Tensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder", "priority", "guidance_rescale", "clip_skip", "image", "strength", "mask", "mask_blur", "resize_mode")
+    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder", "priority", "guidance_rescale", "clip_skip", "subseed", "subseed_strength", "image", "strength", "mask", "mask_blur", "resize_mode")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,8 @@ class GenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_RESCALE_FIELD_NUMBER: _ClassVar[int]
     CLIP_SKIP_FIELD_NUMBER: _ClassVar[int]
+    SUBSEED_FIELD_NUMBER: _ClassVar[int]
+    SUBSEED_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
@@ -105,12 +107,14 @@ class GenerateRequest(_message.Message):
     priority: int
     guidance_rescale: float
     clip_skip: int
+    subseed: int
+    subseed_strength: float
     image: bytes
     strength: float
     mask: bytes
     mask_blur: float
     resize_mode: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ..., priority: _Optional[int] = ..., guidance_rescale: _Optional[float] = ..., clip_skip: _Optional[int] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., mask: _Optional[bytes] = ..., mask_blur: _Optional[float] = ..., resize_mode: _Optional[str] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ..., priority: _Optional[int] = ..., guidance_rescale: _Optional[float] = ..., clip_skip: _Optional[int] = ..., subseed: _Optional[int] = ..., subseed_strength: _Optional[float] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., mask: _Optional[bytes] = ..., mask_blur: _Optional[float] = ..., resize_mode: _Optional[str] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("accepted", "progress", "image")

@@ -10,7 +10,9 @@ def check_images(images: Sequence[Image], max_rows: int, max_queue_size: int) ->
     """Raise InvalidRequest for images that no call and no queue of this server will ever hold."""
     widest = max((image.num_rows for image in images), default=0)
     if not widest or widest > max_rows:
-        raise InvalidRequest(f"images of {widest} rows: must be 1 to {max_rows}; lower the guidance to 1")
+        raise InvalidRequest(
+            f"images of {widest} rows: must be 1 to {max_rows}; leave out parts of the prompt, or ask for guidance 1"
+        )
     if len(images) > max_queue_size:
         raise InvalidRequest(f"num_images={len(images)}: this server's queue holds {max_queue_size}; ask for fewer")
 

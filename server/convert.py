@@ -44,7 +44,7 @@ _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ARRAYS = ("latents", "prompt_states", "negative_prompt_states")
 _SCALARS = (
     *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
-    *("return_latents", "guidance_start", "guidance_rescale", "decoder", "clip_skip"),
+    *("return_latents", "guidance_start", "guidance_rescale", "decoder", "clip_skip", "subseed", "subseed_strength"),
     *("image", "mask", "mask_blur", "resize_mode"),
 )
 _OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval", "strength")

@@ -19,6 +19,7 @@ from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.rows import Curve
 from mezzotint.engines.sizes import Size
+from mezzotint.engines.variants import built_rows
 from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts, size_of_image
@@ -73,7 +74,7 @@ class Core:
         self._priority_levels = config.priority_levels
         self._costs = EngineCosts(model.manifest)
         self._scheduler = Scheduler(
-            max_rows=model.max_rows,
+            max_rows=built_rows(model.manifest),
             max_queue_size=config.max_queue_size,
             max_started_images=config.max_started_images,
             policy=POLICIES[config.policy],

@@ -70,6 +70,8 @@ def finish_picture(
         digest=model.digest,
         precision=manifest.engine(Component.UNET).precision,
         safety=given.note,
+        subseed=request.variation.seeds(request.seed, image.index)[1],
+        embeddings=model.prompts.words.hashes((request.prompt, request.negative_prompt)),
     )
     data = encode_picture(given.pixels, format=options.format, quality=options.quality, parameters=parameters)
     return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)

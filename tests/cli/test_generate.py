@@ -70,6 +70,17 @@ def test_an_interval_of_guidance_is_sent_and_written(server: str, tmp_path: Path
     assert plain.read_bytes() == whole.read_bytes() != ended.read_bytes()
 
 
+def test_variations_are_sent_written_and_numbered_by_their_subseeds(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variation = ("--seed", "7", "--subseed-strength", "0.2", "--subseed", "20", "--num-images", "2")
+    assert generate(server, *variation, "-o", str(tmp_path / "a.png")) == 0
+    written = [parse_parameters(read_parameters((tmp_path / f"a-{i}.png").read_bytes())) for i in range(2)]
+    assert [(text["Seed"], text["Variation seed"]) for text in written] == [("7", "20"), ("7", "21")]
+    assert all(text["Variation seed strength"] == "0.2" for text in written)
+    assert capsys.readouterr().out.count("seed 7,") == 2
+
+
 @pytest.mark.slow
 def test_what_will_not_be_done_is_a_warning(
     distilled_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -99,6 +110,8 @@ def test_long_weighted_and_changing_prompts_are_sent_as_they_are_written(server:
         (["--seed", "-1"], "seed=-1: must be between"),
         (["--guidance-start", "0.9", "--guidance-end", "0.1"], "guidance_start=0.9: must be below guidance_end=0.1"),
         (["--guidance-rescale", "2"], "guidance_rescale=2.0: must be between 0 and 1"),
+        (["--subseed-strength", "2"], "subseed_strength=2.0: must be between 0 and 1"),
+        (["--subseed", "-1"], "subseed=-1: must be between 0 and"),
         (["--cache-interval", "3"], "cache_interval=3: bundle emoji was built without step caching"),
         (["--cache-schedule", "0,1"], "cache_schedule: bundle emoji was built without step caching"),
         (["--cache-schedule", "0,x"], "cache_schedule='0,x': must be evaluations between commas; such as 0,3,7"),

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mezzotint import AsyncClient, Client, MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
+from mezzotint.engines.manifest import read_manifest
+from mezzotint.engines.picture import parse_parameters, read_parameters
 from tests.cli.conftest import started
 from tests.conftest import ROOT
 
@@ -33,6 +37,29 @@ def test_what_cannot_be_served_is_one_sentence(
 ) -> None:
     assert run(cli, ["serve", *arguments]) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_an_embedding_that_cannot_be_used_is_one_sentence(
+    emoji_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["serve", str(emoji_bundle), "--port", "0", "--embedding", str(tmp_path / "away.pt")]) == 3
+    said = capsys.readouterr().err
+    assert f"mezzotint: embedding {tmp_path / 'away.pt'}: cannot be read (No such file or directory)" in said
+
+
+@pytest.mark.slow
+def test_a_folder_of_embeddings_and_a_named_one_are_served(emoji_bundle: Path, tmp_path: Path) -> None:
+    vectors = np.load(emoji_bundle / read_manifest(emoji_bundle).text.embeddings)[500:502].astype(np.float32)
+    (tmp_path / "words").mkdir()
+    save_file({"emb_params": vectors}, tmp_path / "words" / "grim.safetensors")
+    save_file({"<learned>": vectors}, tmp_path / "other.safetensors")
+    words = ("--embedding", str(tmp_path / "words"), "--embedding", f"moody={tmp_path / 'other.safetensors'}")
+    with started(emoji_bundle, *words) as (_, address), Client(address) as client:
+        files = [client.generate(f"a {word}", steps=2, seed=1).files[0] for word in ("grim", "moody")]
+        (plain,) = client.generate("a shark", steps=2, seed=1).files
+    used = [parse_parameters(read_parameters(file))["TI hashes"].partition(":")[0] for file in files]
+    assert used == ["grim", "moody"]
+    assert "TI hashes" not in parse_parameters(read_parameters(plain))
 
 
 def test_a_bundle_without_a_safety_checker_hides_nothing_and_is_not_served_as_if_it_did(

@@ -44,9 +44,11 @@ def by_hand(model: Model, request: Request) -> np.ndarray[Any, Any]:
     sampler, _ = get_sampler(request.sampler or model.manifest.schedule.default_sampler)
     spacing = model.manifest.schedule.timestep_spacing or sampler.default_spacing
     the_plan = plan(sampler, model.manifest.schedule.noise_schedule(), request.steps, spacing=Spacing(spacing))
-    prompts = np.stack([model.prompts.chunks(text).ids[0] for text in (request.negative_prompt, request.prompt)])
+    texts = (request.negative_prompt, *(part.text for part in request.parts))
+    prompts = np.stack([model.prompts.chunks(text).ids[0] for text in texts])
     states = model.engines[Component.TEXT_ENCODER, FULL].run({"embeddings": model.prompts.embed(prompts)})["states"]
-    uncond, cond = states[:1, 0].copy(), states[1:, 0].copy()
+    uncond, *conds = [states[i : i + 1, 0].copy() for i in range(len(texts))]
+    parts, scale = [part.weight for part in request.parts], max(1.0, request.guidance)
     entry = model.manifest.latents
     shape = (1, entry.channels, entry.default_height // entry.factor, entry.default_width // entry.factor)
     state = np.zeros((1, 1 + NUM_KEPT, *shape[1:]), np.float32)
@@ -56,10 +58,12 @@ def by_hand(model: Model, request: Request) -> np.ndarray[Any, Any]:
     for e, call in enumerate(unet_calls(the_plan, request)):
         at = {"sample": state[:, 0] * the_plan.input_scales[e], "timestep": the_plan.timesteps[e : e + 1]}
         engine = model.engines[Component.UNET, call.variant]
-        guided = evaluate(engine, at | {"text": cond}, features, "cond")
+        rows = [evaluate(engine, at | {"text": cond}, features, f"cond {i}") for i, cond in enumerate(conds)]
+        weights = [part / sum(parts) for part in parts]
         if request.guidance_start <= complete / request.steps < request.guidance_end:
-            other = evaluate(engine, at | {"text": uncond}, features, "uncond")
-            guided = other * np.float32(1 - request.guidance) + guided * np.float32(request.guidance)
+            rows.insert(0, evaluate(engine, at | {"text": uncond}, features, "uncond"))
+            weights = [1 - scale * sum(parts), *(scale * part for part in parts)]
+        guided = sum(row * np.float32(weight) for row, weight in zip(rows, weights, strict=True))
         state = advance(state, guided, None, the_plan.coefficients[e : e + 1])
         complete = int(the_plan.steps[e])
     return state[0, 0]

@@ -10,6 +10,7 @@ import click
 from mezzotint.cli.access_options import client_options, security
 from mezzotint.cli.arrays import array_bytes, array_options
 from mezzotint.cli.errors import CannotWrite, Refused
+from mezzotint.cli.seed_options import seed_options
 from mezzotint.cli.start_options import start_options
 from mezzotint.engines.errors import InvalidRequest
 
@@ -123,7 +124,7 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="Use an earlier layer of the text encoder, counted from the end as in A1111: 2, the last but one, is what "
     "some models were trained with, as their cards say. 0 and 1 are the last.",
 )
-@click.option("--seed", type=int, help="The same seed gives the same picture. [default: a new one, which is shown]")
+@seed_options
 @click.option("--negative-prompt", default="", callback=_text, help="What the picture should not show.")
 @click.option(
     "--sampler",
@@ -142,14 +143,11 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--spacing", default="", callback=_text, help="leading, trailing or linspace. [default: the checkpoint's]"
 )
-@click.option(
-    "--eta", type=float, default=0.0, show_default=True, help="Share of fresh noise, 0 to 1, of ddim and tcd."
-)
+@click.option("--eta", type=float, default=0.0, show_default=True, help="Fresh noise of ddim and tcd, 0 to 1.")
 @start_options
 @array_options
 @click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
 @click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")
-@click.option("--num-images", type=int, default=1, show_default=True, help="Pictures; the i-th has seed + i.")
 @click.option("--model", default="", callback=_text, help="The bundle's name, where the server serves several of them.")
 @click.option(
     "--priority",

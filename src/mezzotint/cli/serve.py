@@ -11,6 +11,7 @@ import click
 
 from mezzotint.cli.access_options import access_config, server_options
 from mezzotint.cli.config_file import ConfigurableCommand
+from mezzotint.cli.embedding_options import embedding_option
 from mezzotint.cli.gpu_options import MEMORY_SIZE, gpu_options
 
 READY = "serving on "
@@ -79,6 +80,7 @@ _LEVELS = ("debug", "info", "warning", "error")
     "time as can be) and earliest-deadline. docs/server.md has their figures.",
 )
 @server_options
+@embedding_option
 @click.option(
     "--instances",
     type=click.IntRange(min=1),
@@ -222,6 +224,7 @@ def command(
     metrics_host: str,
     no_metrics: bool,
     otlp_endpoint: str,
+    embeddings: tuple[str, ...],
     **access: Any,
 ) -> None:
     """Serve each BUNDLE under its own name over gRPC.
@@ -233,6 +236,7 @@ def command(
 
     from mezzotint.engines.backend import GpuOptions
     from mezzotint.engines.bundle import LoadOptions, parse_devices
+    from mezzotint.engines.embedding_file import parse_embedding_path
     from mezzotint.server import logs
     from mezzotint.server.app import serve
     from mezzotint.server.config import (
@@ -269,7 +273,8 @@ def command(
         kserve=None if no_kserve else KserveConfig(shared_memory),
     )
     gpu = GpuOptions(allow_cpu_fallback, device_memory)
-    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu)
+    words = tuple(map(parse_embedding_path, embeddings))
+    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu, words)
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
 
 

@@ -17,7 +17,8 @@ from tests.cli.conftest import started
 from tests.server.conftest import Running, Start
 
 DTYPES = {"BYTES": object, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
-TYPES = {"SEED": "INT64", "GUIDANCE_SCALE": "FP32", "STRENGTH": "FP32", "INIT_LATENTS": "FP32", "ETA": "FP32"}
+TYPES = {"SEED": "INT64", "SUBSEED": "INT64"}
+TYPES |= dict.fromkeys(("GUIDANCE_SCALE", "STRENGTH", "INIT_LATENTS", "ETA", "SUBSEED_STRENGTH"), "FP32")
 
 
 def inputs(prompt: str | bytes = "a cat", **values: Any) -> list[triton.InferInput]:

@@ -49,6 +49,17 @@ def test_an_initial_picture_comes_as_a_file_in_a_tensor(address: str, own: tuple
         np.testing.assert_array_equal(client.infer("emoji", sent).as_numpy("IMAGES"), [np.asarray(wanted)])
 
 
+@pytest.mark.parametrize("varied", [{}, {"subseed": 8, "subseed_strength": 0.3}], ids=["seeds", "subseeds"])
+def test_several_pictures_are_those_of_our_own_client_byte_by_byte(address: str, varied: dict[str, float]) -> None:
+    with Client(address) as client:
+        own = client.generate(PROMPT, **OWN, **varied, num_images=2)
+    sent = inputs(PROMPT, **VALUES, SAMPLES=2, **{name.upper(): value for name, value in varied.items()})
+    with triton.InferenceServerClient(address) as client:
+        made = client.infer("emoji", sent, outputs=outputs("FILES", "SEEDS"))
+    assert made.as_numpy("FILES").tolist() == own.files
+    assert made.as_numpy("SEEDS").tolist() == own.seeds == ([42, 42] if varied else [42, 43])
+
+
 def test_a_stream_tells_steps_and_the_same_picture_and_is_cancelled(
     address: str, own: tuple[bytes, np.ndarray]
 ) -> None:

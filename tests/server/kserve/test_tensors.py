@@ -12,6 +12,7 @@ from PIL import Image
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.request import Request
 from mezzotint.engines.start import Start
+from mezzotint.engines.variation import Variation
 from mezzotint.server.events import Picture, Preview, Progress, Timings
 from mezzotint.server.kserve.tensors import (
     INPUTS,
@@ -39,7 +40,8 @@ def picture(index: int = 0, data: bytes = PIXELS.tobytes(), kind: str = RAW, fla
 
 def test_every_field_of_a_request_has_a_tensor_or_is_an_output() -> None:
     of_request = {field.name for field in fields(Request)} - {"return_latents"}  # asked for by the output LATENTS
-    of_request = of_request - {"start"} | {field.name for field in fields(Start)}
+    for group, kind in (("start", Start), ("variation", Variation)):
+        of_request = of_request - {group} | {field.name for field in fields(kind)}
     of_picture = {field.name for field in fields(PictureOptions)}
     assert {tensor.field for tensor in INPUTS} == of_request | of_picture
     assert len({tensor.name for tensor in (*INPUTS, *OUTPUTS)}) == len(INPUTS) + len(OUTPUTS)
