@@ -67,7 +67,7 @@ def text_encoder() -> EngineEntry:
     return entry(Component.TEXT_ENCODER, FULL, (embeddings,), spec("states", "text", "rows", 1, TOKENS, WIDTH))
 
 
-def unets(*, step_cache: bool, fills_in: bool) -> list[EngineEntry]:
+def unets(*, step_cache: bool, fills_in: bool = False) -> list[EngineEntry]:
     inputs: tuple[TensorSpec, ...] = (
         latents("sample"),
         spec("timestep", "timestep", "rows"),
