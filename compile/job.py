@@ -37,6 +37,7 @@ class CompileJob:
         step_cache: DeepCache's branch, for a UNet that can be called shallow between full calls; None is without.
         decoder_parts: into how many engines the VAE decoder is cut; 0 is as few as leave none longer than two steps.
         tiny_decoder: the folder of an AutoencoderTiny that requests may choose instead of the VAE's decoder.
+        tile_decoder: compile the decoder for parts of pictures too, for pictures that it has no memory for as a whole.
         with_safety_checker: compile the checkpoint's own, which then looks at every picture.
         config: a diffusers folder with configs for a single file.
         loras: merged into the checkpoint's weights, one after the other, before anything else.
@@ -61,6 +62,7 @@ class CompileJob:
     step_cache: int | None = None
     decoder_parts: int = 0
     tiny_decoder: Path | None = None
+    tile_decoder: bool = False
     with_safety_checker: bool = False
     config: Path | None = None
     loras: tuple[LoraFile, ...] = ()

@@ -148,7 +148,9 @@ class Maker:
 
     def _resident(self, candidate: Candidate, entry: EngineEntry) -> dict[int, int]:
         """Return the bytes that a large engine takes by the row counts that servers prepare it for."""
-        if sum((candidate.folder / name).stat().st_size for name in entry.files) < resident.LEAST_BYTES:
+        num_bytes = sum((candidate.folder / name).stat().st_size for name in entry.files)
+        asks = self._job.tile_decoder and entry.component is Component.VAE_DECODER  # whether it has room, by its pixels
+        if num_bytes < resident.LEAST_BYTES and not asks:
             return {}  # a memory budget goes by its files
         counts = row_counts(entry)
 

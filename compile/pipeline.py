@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report, safety, samples, tiny_decoder
+from mezzotint.compile import choose, export, reference, report, safety, samples, tile_decoder, tiny_decoder
 from mezzotint.compile.bundle import Contents, assemble, paint
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.decoder import decoder_engines
@@ -24,12 +24,12 @@ from mezzotint.compile.maker import Candidate, Maker
 from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges, row_axis
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
-from mezzotint.compile.targets import Target, rewritten, with_step_cache
+from mezzotint.compile.targets import Target, for_tiles, rewritten, with_step_cache
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.folders import whole_folder
 from mezzotint.engines.manifest import AxisRange, Component, Precision, read_manifest
-from mezzotint.engines.variants import FULL, TINY
+from mezzotint.engines.variants import FULL, TILE, TINY
 
 
 def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
@@ -75,6 +75,9 @@ class _Compilation:
         if tiny:
             target, arrays, tiny_name = self._tiny(tiny, checkpoint, targets, recorded)
             targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tiny_name}"
+        if self.job.tile_decoder:
+            target, arrays, tile_name = self._tile(checkpoint, targets, recorded)
+            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tile_name}"
         if checker:
             target, arrays, checker_name = self._checker(checker, recorded)
             targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {checker_name}"
@@ -169,6 +172,23 @@ class _Compilation:
         decoder = next(target for target in targets if target.component is Component.VAE_DECODER)
         return replace(decoder, variant=TINY, folder=exported, recorded_as=name), arrays, stands_for
 
+    def _tile(
+        self, checkpoint: Checkpoint, targets: list[Target], recorded: reference.Arrays
+    ) -> tuple[Target, reference.Arrays, str]:
+        """Return the decoder for parts of pictures, what torch measures in its norms, and what stands for that."""
+        decoder = next(target for target in targets if target.component is Component.VAE_DECODER)
+
+        def work(folder: Path) -> None:
+            reference.write(tile_decoder.record_tile(checkpoint, recorded), folder)
+
+        inputs = {
+            "reference": self.stages.results["reference"].folder.name,
+            "code": code_digest(tile_decoder),
+            "versions": exporter_versions(),
+        }
+        folder = self.stages.run(f"reference {tile_decoder.NAME}", inputs, work).folder
+        return for_tiles(decoder, self.stages), reference.read(folder), folder.name
+
     def _checker(self, checker: safety.Checker, recorded: reference.Arrays) -> tuple[Target, reference.Arrays, str]:
         """Export a safety checker; returns its engine, what torch makes of it, and what stands for that."""
         component, the_part = Component.SAFETY_CHECKER, safety.checker_part(checker)
@@ -209,13 +229,13 @@ class _Compilation:
         return [candidate for candidates in made.values() for candidate in candidates]
 
     def _variant(self, target: Target, maker: Maker, value: Precision) -> Candidate:
-        """Make a variant at the precision of its full engine; a tiny decoder at float32 where that is too coarse."""
+        """Make a variant at the precision of its full engine; a second decoder at float32 where that is too coarse."""
         try:
             return maker.at(value, target)[0]
         except VerifyError:
-            if target.variant != TINY or value is Precision.FP32:
+            if target.variant not in (TINY, TILE) or value is Precision.FP32:
                 raise
-            note = f"the tiny decoder is built at fp32, since it strays too far from torch at {value}"
+            note = f"the {target.variant} decoder is built at fp32, since it strays too far from torch at {value}"
             self.tell(StageEvent(f"verify {target.name} {value}", Status.NOTE, note))
             return maker.at(Precision.FP32, target)[0]
 

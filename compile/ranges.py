@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mezzotint.compile import calibrate
 from mezzotint.compile.calibrate import between, beyond, observe, subset
 from mezzotint.compile.graph import quantise, structure
 from mezzotint.compile.reference import Arrays, read, write
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.targets import Target
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.manifest import INNER, STATISTICS, Component
 from mezzotint.engines.variants import TINY
 
 Ranges = dict[str, tuple[float, float]]
@@ -92,7 +94,13 @@ class Calibration:
         def progress(done: float) -> None:
             self._stages.progress(_stage(target), done, "float32 runs on the samples")
 
-        feeds = {tensor.name: known[tensor.name] for tensor in target.inputs}
+        rows = len(next(iter(known.values())))
+        nothing = {
+            tensor.name: np.zeros((rows, *map(int, tensor.axes[1:])), np.float32)
+            for tensor in target.inputs
+            if tensor.role in (STATISTICS, INNER)
+        }
+        feeds = {tensor.name: (known | nothing)[tensor.name] for tensor in target.inputs}
         choose = beyond if target.component is Component.VAE_DECODER else between
         ranges, outputs = observe(target.onnx, feeds, folder, progress, choose)
         inner = {tensor.name for tensor in target.outputs if tensor.role in _INNER_ROLES}

@@ -25,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 # What stages are for, by the first word of their names.
 _KINDS = {
     **dict.fromkeys(("export", "weights", "rewrite", "cut"), "export"),
-    **dict.fromkeys(("norms", "derive", "build"), "build"),
+    **dict.fromkeys(("norms", "statistics", "derive", "build"), "build"),
     **dict.fromkeys(("samples", "calibrate"), "calibration"),
     **dict.fromkeys(("reference", "verify"), "verification"),
     **dict.fromkeys(("choose", "time", "measure", "weigh"), "timing"),

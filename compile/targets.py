@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile.export import ONNX_FILE, Part
-from mezzotint.compile.graph import cut, decoder, modules, nodes, norms, rewrite, step_cache
+from mezzotint.compile.graph import cut, decoder, modules, nodes, norms, rewrite, statistics, step_cache
 from mezzotint.compile.stages import Stages, code_digest
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
-from mezzotint.engines.variants import FULL, SHALLOW, stem
+from mezzotint.engines.tiles import RING
+from mezzotint.engines.variants import FULL, SHALLOW, TILE, stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,33 @@ def with_channels_last_norms(target: Target, stages: Stages) -> Target:
 
     folder = stages.run(f"norms {target.name}", _cut_inputs(target, norms), work).folder
     return replace(target, folder=folder, file=ONNX_FILE)
+
+
+def for_tiles(decoder: Target, stages: Stages) -> Target:
+    """Return the decoder whose norms give their statistics and take a whole picture's.
+
+    Raises:
+        InvalidRequest: it is built for pictures that are border alone.
+    """
+    least = min(decoder.axes[side].min for side in ("height", "width"))
+    if least <= 2 * RING:
+        raise InvalidRequest(
+            f"tile_decoder: needs pictures of more than {2 * RING} latent pixels, but {decoder.name} is built for "
+            f"{least} too; build for larger ones"
+        )
+    variant = replace(decoder, variant=TILE, file=ONNX_FILE, recorded_as=stem(decoder.component, TILE))
+
+    def work(folder: Path) -> list[dict[str, Any]]:
+        model = cut.read(decoder.onnx)
+        specs = statistics.with_statistics(model)
+        nodes.drop_unused_weights(model)
+        cut.write(model, decoder.onnx, folder / ONNX_FILE)
+        return [spec.model_dump() for spec in specs]
+
+    inputs = _cut_inputs(decoder, statistics) | {"norms": code_digest(norms), "ring": RING}
+    found = stages.run(f"statistics {variant.name}", inputs, work)
+    *given, made = (TensorSpec.model_validate(spec) for spec in found.detail)
+    return replace(variant, folder=found.folder, inputs=(*decoder.inputs, *given), outputs=(*decoder.outputs, made))
 
 
 def with_step_cache(unet: Target, module: str, stages: Stages) -> list[Target]:

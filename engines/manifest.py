@@ -16,6 +16,9 @@ from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+STATISTICS, INNER = "statistics", "inner"
+"""Roles of a decoder's ``tile`` engine: what its norms measured, or take instead; and how much of a picture lies away
+from its border, where it is a small copy's. Zeros are none."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -93,7 +96,8 @@ class EngineEntry(_Strict):
 
     Attributes:
         variant: ``full``, a component in one engine; ``shallow``, the UNet from a cached ``feature`` on; ``part1``,
-            ``part2`` …, a component cut into engines that follow each other; ``tiny``, another, smaller decoder.
+            ``part2`` …, a component cut into engines that follow each other; ``tiny``, another, smaller decoder;
+            ``tile``, the decoder for parts of a picture, which takes and gives the ``statistics`` of its norms.
         flavour: which of a backend's libraries built it: ``tensorrt`` or ``tensorrt_rtx``; empty where there is one.
         compute_capability: of the NVIDIA GPU that it was built for, such as ``8.9``; empty for other devices.
         device: the kind of device that it was built for.

@@ -2,7 +2,8 @@
 
 The UNet's ``full`` engine may have a ``shallow`` one beside it: its outer branch alone, on the feature that the full
 one left (DeepCache, Ma et al. 2023, arXiv 2312.00858). The VAE decoder is ``full``, or cut into ``part1``, ``part2``
-and so on, each of which takes what the one before it gives; beside that there may be a ``tiny`` one.
+and so on, each of which takes what the one before it gives; beside that there may be a ``tiny`` one, and a ``tile``
+one, which is the whole decoder for parts of pictures that are too large for it (``tiles.py``).
 """
 
 import itertools
@@ -12,6 +13,7 @@ from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 FULL = "full"
 SHALLOW = "shallow"
 TINY = "tiny"
+TILE = "tile"
 CHECK = "check"
 """What a decoded picture waits for where the bundle has a safety checker."""
 PICTURE = "picture"
@@ -49,8 +51,8 @@ def served_engines(manifest: Manifest) -> tuple[EngineEntry, ...]:
     """Return the entries of all engines that a request may ask for. Raises BundleError where one is missing."""
     needed = [(Component.TEXT_ENCODER, FULL), (Component.UNET, FULL)]
     needed += [(Component.VAE_DECODER, variant) for variant in decoder_chain(manifest, FULL)]
-    offered = [(Component.UNET, SHALLOW), (Component.VAE_DECODER, TINY), (Component.SAFETY_CHECKER, FULL)]
-    offered += [(Component.VAE_ENCODER, FULL)]
+    offered = [(Component.UNET, SHALLOW), (Component.SAFETY_CHECKER, FULL), (Component.VAE_ENCODER, FULL)]
+    offered += [(Component.VAE_DECODER, variant) for variant in (TINY, TILE)]
     wanted = needed + [engine for engine in offered if has_variant(manifest, *engine)]
     return tuple(manifest.engine(component, variant) for component, variant in wanted)
 

@@ -53,7 +53,7 @@ class Sections:
         if not 0 < i < len(self):
             return None
         value = self._values[i]
-        scale = _scale(self._model, value)
+        scale = scale_of(self._model, value)
         sides = (side if scale == 1 else f"{side}{TIMES}{scale}" for side in ("height", "width"))
         return TensorSpec(name=self._name(i), role=HIDDEN, dtype="float32", axes=("rows", num_channels(value), *sides))
 
@@ -67,11 +67,15 @@ def _is_passage(model: ir.Model, value: ir.Value) -> bool:
     return True
 
 
-def _scale(model: ir.Model, value: ir.Value) -> int:
+def scale_of(model: ir.Model, value: ir.Value) -> int:
     """Return how many times larger than the latents a tensor is along each side. Raises CompileError."""
-    named = [axis for axis in model.graph.inputs[0].shape or () if isinstance(axis, ir.SymbolicDim)]
+    shapes = (model.graph.inputs[0].shape, value.shape)
+    named = [axis for axis in shapes[0] or () if isinstance(axis, ir.SymbolicDim)]
     lengths = {str(axis.value): _PROBE for axis in named}
-    found = () if value.shape is None else value.shape.evaluate(lengths)[2:]
-    if len(set(found)) != 1 or not isinstance(found[0], int) or found[0] % _PROBE:
+    before, found = ([] if shape is None else list(shape.evaluate(lengths)[2:]) for shape in shapes)
+    scales = {
+        new / old for old, new in zip(before, found, strict=True) if isinstance(old, int) and isinstance(new, int)
+    }
+    if len(scales) != 1 or not (scale := scales.pop()).is_integer():
         raise CompileError(f"{value.name}: its size {value.shape} is no multiple of the latents'")
-    return found[0] // _PROBE
+    return int(scale)

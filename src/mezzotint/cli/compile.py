@@ -154,6 +154,13 @@ def _loras(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "exact, that requests may choose.",
 )
 @click.option(
+    "--tile-decoder",
+    is_flag=True,
+    help="Build the VAE decoder a second time, for parts of pictures: the server then decodes pictures that it has no "
+    "memory for as a whole in tiles of the bundle's default size (`serve --tiles-above`). Set it with a --height or "
+    "--width well above that size.",
+)
+@click.option(
     "--with-safety-checker",
     is_flag=True,
     help="Compile the checkpoint's safety checker too: the server then looks at every picture, says which ones it "
@@ -227,6 +234,7 @@ def command(
     step_cache: int | None,
     decoder_parts: int | None,
     tiny_decoder: Path | None,
+    tile_decoder: bool,
     with_safety_checker: bool,
     device: str,
     config: Path | None,
@@ -271,6 +279,7 @@ def command(
         step_cache=step_cache,
         decoder_parts=decoder_parts or 0,
         tiny_decoder=tiny_decoder,
+        tile_decoder=tile_decoder,
         with_safety_checker=with_safety_checker,
         config=config,
         loras=loras,
