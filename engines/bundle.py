@@ -15,6 +15,7 @@ from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import check_runtime, get_backend, installed_version
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
+from mezzotint.engines.decode_room import whole_pixels
 from mezzotint.engines.embedding_file import EmbeddingPath
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
@@ -24,7 +25,7 @@ from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
-from mezzotint.engines.variants import served_engines
+from mezzotint.engines.variants import TILE, served_engines
 
 # Beside the engines' own bytes: what the runtime's library takes once it compiles, pictures in the making, threads.
 RESERVED_BYTES = 256 << 20
@@ -45,6 +46,7 @@ class LoadOptions:
         memory_budget: bytes that the process may take with all its bundles; None is no limit.
         gpu: what concerns other devices than the CPU.
         embeddings: textual-inversion files, and folders of them, that every bundle learns.
+        tiles_above: pixels of a picture from which on it is decoded in tiles; None is where the budget has no room.
     """
 
     devices: Mapping[str, str]
@@ -54,10 +56,15 @@ class LoadOptions:
     memory_budget: int | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
     embeddings: tuple[EmbeddingPath, ...] = ()
+    tiles_above: int | None = None
 
     def device_of(self, component: Component) -> str:
         """Return the device of a component; empty is the one that it was built for."""
         return self.devices.get(component, self.devices.get("", ""))
+
+    def loads(self, entry: EngineEntry) -> bool:
+        """Whether an engine may be called: one for tiles is not where no picture is too large to be decoded whole."""
+        return entry.variant != TILE or self.memory_budget is not None or self.tiles_above is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +195,8 @@ def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: L
     prompts = Prompts(folder, manifest.text, options.embeddings)
     engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
-    return Model(_as_loaded(manifest, wanted), digest, prompts, engines, most)
+    whole = whole_pixels(manifest, wanted, loading.shapes, options.tiles_above)
+    return Model(_as_loaded(manifest, wanted), digest, prompts, engines, most, whole)
 
 
 def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manifest:
@@ -226,6 +234,7 @@ def curve_files(digest: str, manifest: Manifest, options: LoadOptions) -> dict[E
             _cache_dir(digest, entry), entry, options.device_of(entry.component), threads
         )
         for entry in served_engines(manifest)
+        if options.loads(entry)
     }
 
 
@@ -245,7 +254,7 @@ def wanted_engines(folder: Path, options: LoadOptions) -> dict[EngineKey, Wanted
     manifest = read_manifest(folder)
     curves = curve_files(file_digest(folder / MANIFEST), manifest, options) if options.cache else {}
     found = {}
-    for given in served_entries(manifest):
+    for given in filter(options.loads, served_entries(manifest)):
         file = curves.get((given.component, given.variant))
         entry, counts = _as_measured(given, file, size_of_engine(given, own_size(manifest)))
         counts = (1,) if options.strict else counts

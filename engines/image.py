@@ -16,13 +16,15 @@ from mezzotint.engines import device
 from mezzotint.engines.canvas import Canvas, mask_inputs
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.guidance import GUIDANCE
-from mezzotint.engines.manifest import LatentEntry
+from mezzotint.engines.manifest import INNER, EngineEntry, LatentEntry
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompts.encoder import Text
 from mezzotint.engines.prompts.rows import Row
 from mezzotint.engines.request import Request
-from mezzotint.engines.sampling import NUM_KEPT, Plan, advance
-from mezzotint.engines.variants import CHECK, FULL, PICTURE, SHALLOW
+from mezzotint.engines.sampling import NUM_KEPT, Plan, advance, noised
+from mezzotint.engines.second_walk import SecondWalk
+from mezzotint.engines.tiles import Tiles
+from mezzotint.engines.variants import CHECK, FULL, PICTURE, SHALLOW, TILE
 
 Array: TypeAlias = Any
 
@@ -51,12 +53,15 @@ class Image:
         bundle: the digest of the bundle whose engines make it.
         guidance: float32 [width], the guidance of models that take it as an input.
         has_check: whether a safety checker looks at it when it is decoded.
+        then: the walk that follows, where hires fix enlarges it; None once it has begun.
+        num_before: the steps of the walk before that.
         canvas: the initial picture that it is painted on; None where it begins with noise.
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
         state: float32 [1 + NUM_KEPT, C, height, width], sample and kept arrays; None until it has been encoded.
         text: what the text encoder made of each text of ``rows``: float32 [tokens, width].
         feature: float32 [rows, C', height, width], what its last full call left for the shallow calls that follow.
+        tiles: those that it is decoded in, where it is too large to be decoded whole.
         hidden: float32 [C', height', width'], what the decoder's last engine left for the next.
         latents: float32 [C, height, width], the final sample, once decoded.
         pixels: uint8 [H, W, 3] on the host, once decoded.
@@ -77,12 +82,15 @@ class Image:
     guidance: npt.NDArray[np.float32] | None = None
     has_check: bool = False
     canvas: Canvas | None = None
+    then: SecondWalk | None = None
+    num_before: int = 0
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
     part: int = 0
     state: Array | None = None
     text: Text | None = None
     feature: Array | None = None
+    tiles: Tiles | None = None
     hidden: Array | None = None
     latents: npt.NDArray[np.float32] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
@@ -124,17 +132,18 @@ class Image:
     @property
     def remaining(self) -> int:
         """The model evaluations that are left."""
-        return self.plan.num_evaluations - self.evaluation
+        later = 0 if self.then is None else self.then.plan.num_evaluations
+        return self.plan.num_evaluations - self.evaluation + later
 
     @property
     def num_steps(self) -> int:
-        """The steps that it takes in all."""
-        return self.plan.num_steps
+        """The steps that it takes in all, over both walks where there are two."""
+        return self.num_before + self.plan.num_steps + (0 if self.then is None else self.then.plan.num_steps)
 
     @property
     def step(self) -> int:
-        """The user's steps that are complete."""
-        return int(self.plan.steps[self.evaluation - 1]) if self.evaluation else 0
+        """Those of them that are complete."""
+        return self.num_before + (int(self.plan.steps[self.evaluation - 1]) if self.evaluation else 0)
 
     @property
     def signature(self) -> Hashable:
@@ -144,8 +153,15 @@ class Image:
                 return (self.bundle, self.stage)
             case Stage.DENOISE:
                 return (self.bundle, self.stage, self.variant, self.shape, self.rows[0].num_tokens)
+            case Stage.DECODE:
+                return (self.bundle, self.stage, self.variant, self.decoded_size)
             case _:
                 return (self.bundle, self.stage, self.variant, self.shape)
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """The latent rows and columns of its decoder's calls."""
+        return self.shape[1:] if self.tiles is None else self.tiles.tiling.tile
 
     def begin(self, text: Text) -> None:
         """Take the encoded prompts and the initial noise, and wait for the first step; on a canvas for its encoder."""
@@ -161,15 +177,39 @@ class Image:
         """Take what the VAE's encoder made of the canvas, float32 [rows, 2C, height, width], and wait for a step."""
         if self.canvas is None:
             raise ValueError(f"image {self.index} has no canvas; it begins with noise")
-        sample = self.canvas.begin(moments, entry, self.noise, self.first_noise, self.plan)
+        self._set_off(self.canvas.begin(moments, entry, self.noise, self.first_noise, self.plan))
+
+    def walked(self) -> None:
+        """Go on from the last sample of a walk: to be decoded, or enlarged to walk again."""
+        if self.then is None or self.then.from_pixels or self.state is None:
+            self.stage = Stage.DECODE
+            return
+        clean = self.then.enlarged(self.state[0, ...])
+        self._walk_again()
+        self._set_off(noised(clean, device.from_host(self.first_noise(), clean), self.plan))
+
+    def _walk_again(self) -> None:
+        """Take up the walk that follows: it draws from the seed anew, at its own size."""
+        then, self.then = self.then, None
+        if then is None:
+            raise ValueError(f"image {self.index} has no second walk; decode it")
+        self.num_before += self.plan.num_steps
+        self.plan, self.calls, self.shape, self.decoder = then.plan, then.calls, then.shape, then.decoder
+        self.tiles = None if then.tiling is None else Tiles(then.tiling)
+        self.noise = NoiseStream(self.seed)
+        self.evaluation = self.part = 0
+        self.state = self.feature = self.hidden = None
+
+    def _set_off(self, sample: Array) -> None:
+        """Wait for a walk's first step with its first sample, float32 [C, height, width]."""
         kept = device.from_host(np.zeros((NUM_KEPT, *self.shape), dtype=np.float32), sample)
         xp = device.xp(sample)
         self.state = xp.concat([xp.expand_dims(sample, axis=0), kept])
         self.stage = Stage.DENOISE
 
     def first_noise(self) -> npt.NDArray[np.float32]:
-        """Return the unit noise that it begins with, float32 [C, height, width]."""
-        given = self.request.latents
+        """Return the unit noise that a walk begins with, float32 [C, height, width]."""
+        given = None if self.num_before else self.request.latents
         noise: npt.NDArray[np.float32]
         noise = self.noise.normal((1, *self.shape))[0] if given is None else given[self.index]
         return self.request.variation.vary(noise, self.index)
@@ -179,18 +219,27 @@ class Image:
         said = list(zip(self.rows, self.text or (), strict=True))
         return [states[row.at(self.step)] for row, states in said[-self.num_rows :]]
 
-    def decoded(self, output: Array) -> None:
-        """Take what one of the decoder's engines made: the last one's is pixels, float32 [3, H, W] in −1…1."""
+    def decoded(self, output: Array, statistics: Array | None = None) -> None:
+        """Take what one of the decoder's engines made: the last one's is pixels, float32 [3, H, W] in −1…1.
+
+        A tile's comes with what its norms measured.
+        """
+        if self.tiles is not None:
+            self.tiles.take(self.part, output, statistics)
         self.part += 1
         if self.part < len(self.decoder):
-            self.hidden = _copy(output)
+            self.hidden = _copy(output) if self.tiles is None else None
             return
-        self.pixels = to_uint8(device.to_host(output))
-        if self.canvas is not None:
-            self.pixels = self.canvas.given.laid_over(self.pixels)
+        pixels = to_uint8(device.to_host(output) if self.tiles is None else self.tiles.blended())
+        if self.then is not None:
+            self.canvas = self.then.canvas(pixels)
+            self._walk_again()
+            self.stage = Stage.ENCODE
+            return
+        self.pixels = pixels if self.canvas is None else self.canvas.given.laid_over(pixels)
         if self.state is not None and self.request.return_latents:
             self.latents = device.to_host(_copy(self.state[0, ...]))
-        self.state = self.text = self.hidden = self.canvas = None
+        self.state = self.text = self.hidden = self.canvas = self.tiles = None
         self.stage = Stage.DECODE if self.has_check else Stage.DONE
 
 
@@ -271,11 +320,34 @@ class Batch:
             first = last
 
     def to_decode(self, scaling: float, shift: float) -> Array:
-        """Return the input of the decoder's next engine: the scaled final samples, or what the last engine left."""
+        """Return the input of the decoder's next engine: the scaled final samples, or what the last engine left.
+
+        Of pictures in tiles it is each one's next tile.
+        """
+        if self.variant == TILE:
+            tiles = [tiles.latents(sample, part) for tiles, sample, part in self._tiles()]
+            return device.xp(tiles[0]).stack(tiles) / scaling + shift
         if not self.images[0].part:
             return self.state[:, 0, ...] / scaling + shift
         hidden = [image.hidden for image in self.images]
         return device.xp(hidden[0]).stack(hidden)
+
+    def tile_inputs(self, spec: EngineEntry) -> dict[str, Array]:
+        """Return what the norms of an engine for tiles take of the pictures' next tiles; nothing of other engines."""
+        found = {}
+        for tensor in spec.inputs[1:]:
+            num = int(tensor.axes[-1])
+            each = [t.inner(like) if tensor.role == INNER else t.given(num, like) for t, like, _ in self._tiles()]
+            found[tensor.name] = device.xp(each[0]).stack([device.place(array, each[0]) for array in each])
+        return found
+
+    def _tiles(self) -> list[tuple[Tiles, Array, int]]:
+        """Return the tiles, the final sample and the next call of each picture that is decoded so."""
+        return [
+            (image.tiles, image.state[0, ...], image.part)
+            for image in self.images
+            if image.tiles is not None and image.state is not None
+        ]
 
     def pixels(self) -> list[npt.NDArray[np.uint8]]:
         """Return the pictures that are decoded."""
@@ -298,8 +370,8 @@ class Batch:
                 state[i, 0, ...] = image.canvas.kept(state[i, 0, ...], image.plan, image.evaluation + 1)
             image.state = state[i, ...]
             image.evaluation += 1
-            if not image.remaining:
-                image.stage = Stage.DECODE
+            if image.evaluation == image.plan.num_evaluations:
+                image.walked()
 
     def _noise(self) -> Array | None:
         needs = [bool(image.plan.needs_noise[image.evaluation]) for image in self.images]
@@ -316,7 +388,7 @@ class Batch:
         """Read back the predicted clean latents of the images that asked for a preview after this step."""
         for i, image in enumerate(self.images):
             every = image.request.preview_every
-            done = int(image.plan.steps[image.evaluation])
+            done = image.num_before + int(image.plan.steps[image.evaluation])
             image.preview = None
             if every and done > image.step and done % every == 0:
                 of_sample, of_output = (float(c) for c in image.plan.denoised[image.evaluation])

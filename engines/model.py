@@ -15,19 +15,24 @@ import numpy.typing as npt
 from mezzotint.engines import device, guidance
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.canvas import MASK, Canvas, read_given
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import most_rows, unet_calls
+from mezzotint.engines.hires import LANCZOS
 from mezzotint.engines.image import Batch, Image, Stage
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.encoder import TextEncoder
 from mezzotint.engines.prompts.rows import Saying, rows_of
-from mezzotint.engines.request import Request, check_request, sampler_of, size_of
+from mezzotint.engines.request import Request, check_request, final_size_of, sampler_of, size_of
 from mezzotint.engines.safety import SafetyChecker
 from mezzotint.engines.sampling import Plan, get_sampler, plan
 from mezzotint.engines.schedule import Spacing
+from mezzotint.engines.second_walk import SecondWalk
 from mezzotint.engines.shapes import Uses
-from mezzotint.engines.variants import CHECK, FULL, PICTURE, decoder_chain
+from mezzotint.engines.sizes import Size, own_size
+from mezzotint.engines.tiles import Tiles, Tiling
+from mezzotint.engines.variants import CHECK, FULL, PICTURE, TILE, TINY, decoder_chain
 
 EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
@@ -42,6 +47,8 @@ class Model:
         prompts: its tokenizer and embedding table.
         engines: its engines by component and variant.
         max_rows: the most rows of one UNet call that gain something on this host, by variant.
+        whole_pixels: the most pixels of a picture that is decoded whole, where there is an engine for tiles; None is
+            any number.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Model:
         prompts: Prompts,
         engines: Mapping[EngineKey, Engine],
         max_rows: Mapping[str, int],
+        whole_pixels: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.digest = digest
@@ -59,6 +67,7 @@ class Model:
         self.engines = engines
         place = partial(_at, engines[Component.UNET, FULL])  # with the text, all that the UNet is given
         self._encoder = TextEncoder(engines[Component.TEXT_ENCODER, FULL], prompts.embed, place)
+        self._whole_pixels = whole_pixels if (Component.VAE_DECODER, TILE) in engines else None
         self._checker = None
         if manifest.safety is not None:
             self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
@@ -89,16 +98,19 @@ class Model:
         levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
         the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
         calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
+        then = self._second_walk(request, name)
         num_rows = most_rows(calls, request, self.manifest)
         said = [Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states)]
         said += [Saying("prompt", part.text, request.prompt_states) for part in request.parts]
         rows = rows_of(self.prompts, said[-num_rows:], the_plan.num_steps, self.manifest)
         self._encoder.layer_of(request.clip_skip)
-        decoder = decoder_chain(self.manifest, request.decoder)
         latents = self.manifest.latents
         height, width = size_of(request, self.manifest)
         shape = (latents.channels, height // latents.factor, width // latents.factor)
         given = read_given(request.start, (height, width), fills_in=self._fills_in)
+        decoder, tiling = self._decoding(request, shape[1:])
+        if then is not None and not then.from_pixels:
+            decoder, tiling = (), None
         seeds = [request.variation.seeds(request.seed, i)[0] for i in range(request.num_images)]
         return tuple(
             Image(
@@ -115,6 +127,8 @@ class Model:
                 guidance=guidance.embedding(request.guidance, self._guidance_width) if self._guidance_width else None,
                 has_check=self.has_safety_checker,
                 canvas=None if given is None else Canvas(given),
+                tiles=None if tiling is None else Tiles(tiling),
+                then=then,
             )
             for i, seed in enumerate(seeds)
         )
@@ -178,11 +192,53 @@ class Model:
     def _decode(self, batch: Batch) -> None:
         entry = self.manifest.latents
         engine = self.engines[Component.VAE_DECODER, batch.variant]
-        (given,), (made,) = engine.spec.inputs, engine.spec.outputs
-        latents = _at(engine, batch.to_decode(entry.scaling, entry.shift))
-        output = engine.run({given.name: latents})[made.name]
+        given = {engine.spec.inputs[0].name: batch.to_decode(entry.scaling, entry.shift)}
+        given |= batch.tile_inputs(engine.spec)
+        outputs = engine.run({name: _at(engine, array) for name, array in given.items()})
         for i, image in enumerate(batch.images):
-            image.decoded(output[i, ...])
+            image.decoded(*(outputs[made.name][i, ...] for made in engine.spec.outputs))
+
+    def calls(self, key: EngineKey, size: Size) -> bool:
+        """Whether an engine is called for pictures of a size: those in tiles have no call of the whole decoder."""
+        component, variant = key
+        if component is not Component.VAE_DECODER or variant == TINY:
+            return True
+        is_whole = self._whole_pixels is None or size.area * self.manifest.latents.factor**2 <= self._whole_pixels
+        return is_whole and variant != TILE
+
+    def _decoding(self, request: Request, size: tuple[int, int]) -> tuple[tuple[str, ...], Tiling | None]:
+        """Return the engines that decode pictures of (height, width) latents, and their tiles where they have some."""
+        chain = decoder_chain(self.manifest, request.decoder)
+        own = own_size(self.manifest)
+        if request.decoder == TINY or self.calls((Component.VAE_DECODER, chain[0]), Size(*size, 0)):
+            return chain, None
+        tiling = Tiling.of(size, (own.height, own.width), self.manifest.latents.factor)
+        return (chain, None) if len(tiling.corners) == 1 else ((TILE,) * (1 + len(tiling.corners)), tiling)
+
+    def _second_walk(self, request: Request, sampler: str) -> SecondWalk | None:
+        """Return how pictures that hires fix enlarges go on; None without it. Raises InvalidRequest."""
+        if not request.hires:
+            return None
+        if self._fills_in:
+            raise InvalidRequest(
+                "hires_scale: this model fills in a mask, which an enlarged picture has not; leave it out"
+            )
+        num_steps, num_skipped = request.hires.walk(request.steps)
+        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
+        the_plan = self._plan(sampler, num_steps, *levels, num_skipped)
+        latents = self.manifest.latents
+        height, width = final_size_of(request, self.manifest)
+        shape = (latents.channels, height // latents.factor, width // latents.factor)
+        decoder, tiling = self._decoding(request, shape[1:])
+        return SecondWalk(
+            plan=the_plan,
+            calls=unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width)),
+            shape=shape,
+            pixels=(height, width),
+            decoder=decoder,
+            tiling=tiling,
+            from_pixels=request.hires.upscaler == LANCZOS,
+        )
 
     def preview_rgb(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Return a small picture, uint8 [height, width, 3], of latents float32 [C, height, width]; runs no engine."""

@@ -43,6 +43,7 @@ def parameters_text(
     safety: str = "",
     subseed: int = 0,
     embeddings: str = "",
+    num_tiles: int = 0,
 ) -> str:
     """Return how one picture was made, as A1111's web UI writes and reads it.
 
@@ -51,13 +52,14 @@ def parameters_text(
         seed: the picture's own seed.
         sampler_label: the sampler's name in A1111.
         schedule_type: its noise levels there; empty where they are as trained.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels, before hires fix enlarges it.
         model: the bundle's name.
         digest: the bundle's digest; its first 12 digits are written.
         precision: the UNet's.
         safety: what was done with a flagged picture.
         subseed: the picture's own, where it is a variation.
         embeddings: the textual-inversion files of its prompts, each with its name and digest.
+        num_tiles: in how many tiles it was decoded; 0 is as a whole.
     """
     strength = request.variation.subseed_strength
     settings = {
@@ -72,10 +74,12 @@ def parameters_text(
         "Variation seed strength": _number(strength) if strength else "",
         "Denoising strength": _number(request.start.strength) if request.start.is_given else "",
         "Mask blur": _number(request.start.mask_blur) if request.start.mask else "",
+        **_hires(request),
         "Resize mode": request.start.resize_mode.capitalize(),
         "CFG Rescale": _number(request.guidance_rescale) if request.guidance_rescale else "",
         "Guidance interval": _interval(request),
         "Step cache": _step_cache(request),
+        "Decode tiles": str(num_tiles) if num_tiles else "",
         "Decoder": request.decoder if request.decoder != FULL else "",
         "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
@@ -178,6 +182,18 @@ def _number(value: float) -> str:
 def _interval(request: Request) -> str:
     start, end = request.guidance_start, request.guidance_end
     return "" if (start, end) == (0.0, 1.0) else f"{_number(start)}-{_number(end)}"
+
+
+def _hires(request: Request) -> dict[str, str]:
+    hires = request.hires
+    if not hires:
+        return {}
+    return {
+        "Denoising strength": _number(hires.hires_strength),
+        "Hires upscale": _number(hires.hires_scale),
+        "Hires steps": str(hires.hires_steps) if hires.hires_steps else "",
+        "Hires upscaler": hires.upscaler.capitalize(),
+    }
 
 
 def _step_cache(request: Request) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mezzotint.engines.composition import Part, split_and
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
+from mezzotint.engines.hires import ONCE, Hires
 from mezzotint.engines.manifest import AxisRange, Component, Manifest
 from mezzotint.engines.noise import MAX_SEED
 from mezzotint.engines.prompts.rows import max_chunks
@@ -62,6 +63,7 @@ class Request:
             one; 0 and 1 are the last, which is the checkpoint's own.
         start: an initial picture, and what becomes of it.
         variation: how the pictures differ from the seed's.
+        hires: whether the picture is enlarged and denoised again.
     """
 
     prompt: str = ""
@@ -91,6 +93,7 @@ class Request:
     clip_skip: int = 0
     start: Start = NOTHING
     variation: Variation = NO_VARIATION
+    hires: Hires = ONCE
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -103,7 +106,7 @@ class Request:
         return self.cache_interval != 1 or bool(self.cache_schedule)
 
 
-_GROUPS: Mapping[str, type[Any]] = {"start": Start, "variation": Variation}
+_GROUPS: Mapping[str, type[Any]] = {"start": Start, "variation": Variation, "hires": Hires}
 
 
 def request_of(values: Mapping[str, Any]) -> Request:
@@ -136,12 +139,19 @@ def check_request(request: Request, manifest: Manifest) -> None:
     for side in ("height", "width"):
         _check_side(side, getattr(request, side), manifest)
     _check_arrays(request, manifest)
+    _check_hires(request, manifest)
 
 
 def size_of(request: Request, manifest: Manifest) -> tuple[int, int]:
     """Return the (height, width) of the request's pictures, in pixels."""
     latents = manifest.latents
     return request.height or latents.default_height, request.width or latents.default_width
+
+
+def final_size_of(request: Request, manifest: Manifest) -> tuple[int, int]:
+    """Return the (height, width) that the request's pictures have in the end, in pixels."""
+    size = size_of(request, manifest)
+    return request.hires.size(*size, manifest.latents.size_multiple) if request.hires else size
 
 
 def sampler_of(request: Request, manifest: Manifest) -> str:
@@ -262,6 +272,19 @@ def _check_states(field: str, states: Float32Array | None, manifest: Manifest) -
         num_chunks = len(states) // manifest.text.max_tokens if states.ndim else 0
         count = max(1, min(num_chunks, max_chunks(manifest)))
         _check_array(field, states, (count * manifest.text.max_tokens, manifest.text.width))
+
+
+def _check_hires(request: Request, manifest: Manifest) -> None:
+    request.hires.check(request.steps, size_of(request, manifest), manifest)
+    if not request.hires:
+        return
+    others = {"image": request.start.is_given, "custom_sigmas": request.custom_sigmas}
+    for field, is_given in (others | {"cache_schedule": request.cache_schedule}).items():
+        if is_given:
+            raise InvalidRequest(
+                f"hires_scale={request.hires.hires_scale:g}: paints a picture twice, and {field} is for one that is "
+                "painted once; send one of them"
+            )
 
 
 def _check_array(field: str, array: Float32Array | None, shape: tuple[int, ...]) -> None:

@@ -41,6 +41,11 @@ class CompiledShapes:
         self._limit = num_bytes
 
     @property
+    def limit_bytes(self) -> int | None:
+        """What all of it may take; None is no limit."""
+        return self._limit
+
+    @property
     def num_bytes(self) -> int:
         """What is kept, claimed room included."""
         return sum(num_bytes for _, num_bytes in self._kept.values())

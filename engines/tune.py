@@ -70,7 +70,7 @@ def tune(
     files = curve_files(file_digest(folder / MANIFEST), manifest, options)
     entries: dict[EngineKey, EngineEntry] = {}
     curves: dict[EngineKey, dict[Size, Curve]] = {}
-    for entry in served_entries(manifest):
+    for entry in filter(options.loads, served_entries(manifest)):
         key = (entry.component, entry.variant)
         entries[key], curves[key] = entry, {}
         for size in dict.fromkeys(size_of_engine(entry, size) for size in sizes):

@@ -64,6 +64,10 @@ class Options(TypedDict, total=False):
         mask: the bytes of a file of its size: white is drawn anew.
         mask_blur: pixels by which the mask's edge is feathered.
         resize_mode: ``stretch``, ``crop`` or ``fill`` for an image of another size.
+        hires_scale: enlarge the picture so many times and denoise it again; 0 is off.
+        hires_steps: the steps of that; 0 is as many as ``steps``.
+        hires_strength: above 0 to 1, how much is drawn anew; 0.7 is usual.
+        hires_upscaler: ``latent`` or ``lanczos``.
         priority: 1 goes first; 0 is the server's middle level.
         request_id: the request's name in the server's log; the client makes one up if it is left out.
     """
@@ -97,6 +101,10 @@ class Options(TypedDict, total=False):
     cache_schedule: Sequence[int]
     decoder: str
     clip_skip: int
+    hires_scale: float
+    hires_steps: int
+    hires_strength: float
+    hires_upscaler: str
     image: bytes
     strength: float | None
     mask: bytes

@@ -39,7 +39,7 @@ class Tensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder", "priority", "guidance_rescale", "clip_skip", "subseed", "subseed_strength", "image", "strength", "mask", "mask_blur", "resize_mode")
+    __slots__ = ("request_id", "model", "prompt", "negative_prompt", "steps", "guidance", "seed", "sampler", "sigmas", "spacing", "eta", "width", "height", "num_images", "preview_every", "image_format", "quality", "latents", "prompt_states", "negative_prompt_states", "custom_sigmas", "return_latents", "guidance_start", "guidance_end", "cache_interval", "cache_schedule", "decoder", "priority", "guidance_rescale", "clip_skip", "subseed", "subseed_strength", "image", "strength", "mask", "mask_blur", "resize_mode", "hires_scale", "hires_steps", "hires_strength", "hires_upscaler")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,10 @@ class GenerateRequest(_message.Message):
     MASK_FIELD_NUMBER: _ClassVar[int]
     MASK_BLUR_FIELD_NUMBER: _ClassVar[int]
     RESIZE_MODE_FIELD_NUMBER: _ClassVar[int]
+    HIRES_SCALE_FIELD_NUMBER: _ClassVar[int]
+    HIRES_STEPS_FIELD_NUMBER: _ClassVar[int]
+    HIRES_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    HIRES_UPSCALER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt: str
@@ -114,7 +118,11 @@ class GenerateRequest(_message.Message):
     mask: bytes
     mask_blur: float
     resize_mode: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ..., priority: _Optional[int] = ..., guidance_rescale: _Optional[float] = ..., clip_skip: _Optional[int] = ..., subseed: _Optional[int] = ..., subseed_strength: _Optional[float] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., mask: _Optional[bytes] = ..., mask_blur: _Optional[float] = ..., resize_mode: _Optional[str] = ...) -> None: ...
+    hires_scale: float
+    hires_steps: int
+    hires_strength: float
+    hires_upscaler: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., seed: _Optional[int] = ..., sampler: _Optional[str] = ..., sigmas: _Optional[str] = ..., spacing: _Optional[str] = ..., eta: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., num_images: _Optional[int] = ..., preview_every: _Optional[int] = ..., image_format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., latents: _Optional[_Union[Tensor, _Mapping]] = ..., prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., negative_prompt_states: _Optional[_Union[Tensor, _Mapping]] = ..., custom_sigmas: _Optional[_Iterable[float]] = ..., return_latents: bool = ..., guidance_start: _Optional[float] = ..., guidance_end: _Optional[float] = ..., cache_interval: _Optional[int] = ..., cache_schedule: _Optional[_Iterable[int]] = ..., decoder: _Optional[str] = ..., priority: _Optional[int] = ..., guidance_rescale: _Optional[float] = ..., clip_skip: _Optional[int] = ..., subseed: _Optional[int] = ..., subseed_strength: _Optional[float] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., mask: _Optional[bytes] = ..., mask_blur: _Optional[float] = ..., resize_mode: _Optional[str] = ..., hires_scale: _Optional[float] = ..., hires_steps: _Optional[int] = ..., hires_strength: _Optional[float] = ..., hires_upscaler: _Optional[str] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("accepted", "progress", "image")

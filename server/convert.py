@@ -46,8 +46,9 @@ _SCALARS = (
     *("prompt", "negative_prompt", "sampler", "sigmas", "spacing", "eta", "width", "height", "preview_every"),
     *("return_latents", "guidance_start", "guidance_rescale", "decoder", "clip_skip", "subseed", "subseed_strength"),
     *("image", "mask", "mask_blur", "resize_mode"),
+    *("hires_scale", "hires_steps", "hires_upscaler"),
 )
-_OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval", "strength")
+_OPTIONAL = ("steps", "guidance", "seed", "num_images", "guidance_end", "cache_interval", "strength", "hires_strength")
 _LISTS = ("custom_sigmas", "cache_schedule")
 _MAX_NAME_LENGTH = 256
 _MAX_AXES = 4

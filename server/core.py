@@ -22,7 +22,7 @@ from mezzotint.engines.sizes import Size
 from mezzotint.engines.variants import built_rows
 from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
-from mezzotint.server.costs import EngineCosts, size_of_image
+from mezzotint.server.costs import EngineCosts, later_size, size_of_image
 from mezzotint.server.drain import too_late
 from mezzotint.server.endings import cancelled, ending_of, reason_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
@@ -229,7 +229,8 @@ class Core:
         finally:
             self._open.entered()
         job.begin(ticket)
-        self._asked.note(size_of_image(images[0]), len(images))
+        for size in {size_of_image(images[0]), later_size(images[0])}:
+            self._asked.note(size, len(images))
         self._jobs.update(dict.fromkeys(images, job))
         seeds = tuple(image.seed for image in images)
         when = (1e3 * seconds for seconds in self._outlook.of(images, self._clock()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from mezzotint.engines.curves import EngineCurves
+from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component, Manifest
 from mezzotint.engines.model import EngineKey
@@ -110,15 +111,31 @@ class EngineCosts:
         if image.stage is Stage.DONE:
             return Work(0.0, 0.0)
         size = size_of_image(image)
+        encoders = sum(
+            self._of(component, FULL, size).row_seconds * n for component, n in rows_to_encode(image).items()
+        )
+        check = self._of(Component.SAFETY_CHECKER, FULL, size).row_seconds if image.has_check else 0.0
+        decoder = self._decoding(image.decoder[image.part :], Size(*image.decoded_size, size.tokens))
+        unet, rest = self._denoising(image.calls[image.evaluation :], size), encoders + check + decoder
+        if image.then is not None:
+            unet, rest = unet + self._denoising(image.then.calls, later_size(image)), rest + self._later(image)
+        return Work(unet, rest)
 
-        def seconds(component: Component, variant: str = FULL) -> float:
-            return self._of(component, variant, size).row_seconds
+    def _denoising(self, calls: Sequence[UNetCall], size: Size) -> float:
+        rows = rows_of_calls(calls).items()
+        return sum(self._of(Component.UNET, variant, size).row_seconds * n for variant, n in rows)
 
-        unet = sum(seconds(Component.UNET, variant) * rows for variant, rows in rows_left(image).items())
-        decoder = sum(seconds(Component.VAE_DECODER, part) for part in image.decoder[image.part :])
-        check = seconds(Component.SAFETY_CHECKER) if image.has_check else 0.0
-        encoders = sum(seconds(component) * rows for component, rows in rows_to_encode(image).items())
-        return Work(unet, encoders + check + decoder)
+    def _decoding(self, decoder: Sequence[str], size: Size) -> float:
+        return sum(self._of(Component.VAE_DECODER, part, size).row_seconds for part in decoder)
+
+    def _later(self, image: Image) -> float:
+        """Return the seconds beside the denoising of a walk that is to follow."""
+        then, size = image.then, later_size(image)
+        if then is None:
+            return 0.0
+        decoded = size if then.tiling is None else Size(*then.tiling.tile, size.tokens)
+        encoder = self._of(Component.VAE_ENCODER, FULL, size).row_seconds if then.from_pixels else 0.0
+        return encoder + self._decoding(then.decoder, decoded)
 
     def call_seconds(self, images: Sequence[Image]) -> float:
         """Return the seconds of the images' next denoising call; 0 of another one, which is not predicted."""
@@ -155,10 +172,10 @@ class EngineCosts:
         return _Known(curve, best, max_rows(entry, curve))
 
 
-def rows_left(image: Image) -> dict[str, int]:
-    """Return the rows of the UNet calls that an image still is, by variant."""
+def rows_of_calls(calls: Sequence[UNetCall]) -> dict[str, int]:
+    """Return the rows of UNet calls by variant."""
     found: dict[str, int] = {}
-    for call in image.calls[image.evaluation :]:
+    for call in calls:
         found[call.variant] = found.get(call.variant, 0) + len(call.weights)
     return found
 
@@ -169,6 +186,12 @@ def rows_to_encode(image: Image) -> dict[Component, int]:
         return {}
     text = {} if image.variant == PICTURE else {Component.TEXT_ENCODER: num_chunks(image.rows)}
     return text if image.canvas is None else text | {Component.VAE_ENCODER: image.canvas.given.num_encoded}
+
+
+def later_size(image: Image) -> Size:
+    """Return what the calls of a walk that is to follow depend on; of an image without one those of its own."""
+    _, height, width = image.shape if image.then is None else image.then.shape
+    return Size(height, width, image.rows[0].num_tokens)
 
 
 def size_of_image(image: Image) -> Size:

@@ -165,6 +165,8 @@ class WarmUp:
         for key, file in self._learning.files.items():
             engine = self._model.engines[key]
             of_engine = size_of_engine(engine.spec, size)
+            if size != self._own and not self._model.calls(key, size):
+                continue
             if size != self._own and of_engine == size_of_engine(engine.spec, self._own):
                 continue
             lengths = axis_lengths(engine.spec, of_engine, self._own)

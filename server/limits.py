@@ -4,17 +4,17 @@ from dataclasses import dataclass, fields
 
 from mezzotint.engines.errors import InvalidRequest, MezzotintError
 from mezzotint.engines.manifest import Manifest
-from mezzotint.engines.request import Request, size_of
+from mezzotint.engines.request import Request, final_size_of
 
-_MAX_LENGTHS = dict.fromkeys(("sampler", "sigmas", "spacing", "decoder", "resize_mode"), 256)
+_MAX_LENGTHS = dict.fromkeys(("sampler", "sigmas", "spacing", "decoder", "resize_mode", "hires_upscaler"), 256)
 _MAX_LENGTHS |= dict.fromkeys(("custom_sigmas", "cache_schedule"), 4096)
 
 
 def check_lengths(request: Request) -> None:
     """Refuse names and lists that no request needs, before anything looks into them. Raises InvalidRequest."""
     for field in _MAX_LENGTHS:
-        group = request.start if field == "resize_mode" else request
-        check_length(field, len(getattr(group, field)))
+        owner = next(group for group in (request, request.start, request.hires) if hasattr(group, field))
+        check_length(field, len(getattr(owner, field)))
 
 
 def check_length(field: str, length: int) -> None:
@@ -29,8 +29,8 @@ class RequestLimits:
     """The most that a request may ask for; None is whatever its bundle can do.
 
     Attributes:
-        max_steps: denoising steps.
-        max_pixels: of one picture, width × height.
+        max_steps: denoising steps, of both walks where hires fix makes two.
+        max_pixels: of one picture, width × height, in the end.
         max_images: pictures.
     """
 
@@ -46,9 +46,10 @@ class RequestLimits:
 
     def check(self, request: Request, manifest: Manifest) -> None:
         """Refuse a request that asks for more, before anything is done for it. Raises InvalidRequest."""
-        height, width = size_of(request, manifest)
+        height, width = final_size_of(request, manifest)
+        steps = request.steps + (request.hires.num_made(request.steps) if request.hires else 0)
         asked = (
-            (f"steps={request.steps}", request.steps, self.max_steps, "steps"),
+            (f"steps={steps}", steps, self.max_steps, "steps"),
             (f"width × height = {width} × {height}", width * height, self.max_pixels, "pixels a picture"),
             (f"num_images={request.num_images}", request.num_images, self.max_images, "pictures a request"),
         )

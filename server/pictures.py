@@ -12,9 +12,10 @@ from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.picture import check_format, encode_picture, parameters_text
-from mezzotint.engines.request import sampler_of
+from mezzotint.engines.request import sampler_of, size_of
 from mezzotint.engines.sampling import get_sampler
 from mezzotint.engines.schedule import SigmaSpacing
+from mezzotint.engines.variants import TILE
 from mezzotint.server.events import Picture, Preview, Timings
 from mezzotint.server.flagged import OnFlagged, shown
 
@@ -65,13 +66,14 @@ def finish_picture(
         seed=image.seed,
         sampler_label=sampler.label,
         schedule_type="" if sigmas is SigmaSpacing.AS_TRAINED else sigmas.value.capitalize(),
-        size=(height, width),
+        size=size_of(request, manifest),
         model=model.name,
         digest=model.digest,
         precision=manifest.engine(Component.UNET).precision,
         safety=given.note,
         subseed=request.variation.seeds(request.seed, image.index)[1],
         embeddings=model.prompts.words.hashes((request.prompt, request.negative_prompt)),
+        num_tiles=image.decoder.count(TILE) - 1 if TILE in image.decoder else 0,
     )
     data = encode_picture(given.pixels, format=options.format, quality=options.quality, parameters=parameters)
     return Picture(image.index, image.seed, data, *about, given.latents, spent, image.flagged)

@@ -53,7 +53,8 @@ def parse_rate(text: str) -> RateLimit:
 
 def unet_rows(images: Iterable[Image]) -> int:
     """Return the rows that all evaluations of some images run."""
-    return sum(len(call.weights) for image in images for call in image.calls)
+    walks = [walk for image in images for walk in (image, image.then) if walk is not None]
+    return sum(len(call.weights) for walk in walks for call in walk.calls)
 
 
 @dataclass(slots=True)

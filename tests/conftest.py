@@ -81,6 +81,14 @@ def fast_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def large_bundle() -> Path:
+    """The demo model for pictures of up to three times its own sides, with a decoder for tiles."""
+    sides = ("--height", "64:64:192", "--width", "64:64:192", "--tile-decoder", "--decoder-parts", "1")
+    small = ("--precision", "fp32", "--max-rows", "4", "--prompt", "a cat face")
+    return compile_by_hand(EMOJI, BUILD / "emoji-large", *small, *sides)
+
+
+@pytest.fixture(scope="session")
 def fast(fast_bundle: Path) -> Model:
     """The bundle with all variants of engines, opened."""
     return open_bundle(fast_bundle, LoadOptions(devices={}, cache=False))

@@ -4,6 +4,8 @@ import itertools
 
 from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.manifest import (
+    INNER,
+    STATISTICS,
     AxisRange,
     Component,
     EngineEntry,
@@ -18,7 +20,7 @@ from mezzotint.engines.manifest import (
 )
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
 from mezzotint.engines.schedule import Prediction, Spacing
-from mezzotint.engines.variants import FULL, SHALLOW, TINY
+from mezzotint.engines.variants import FULL, SHALLOW, TILE, TINY
 
 WIDTH, TOKENS, CHANNELS, FEATURES, FACTOR = 4, 8, 4, 2, 4
 MAX_ROWS = 8
@@ -36,17 +38,20 @@ def fake_manifest(
     step_cache: bool = False,
     cut_decoder: bool = False,
     tiny_decoder: bool = False,
+    tile_decoder: bool = False,
     safety_checker: bool = False,
     vae_encoder: bool = False,
     fills_in: bool = False,
 ) -> Manifest:
-    """Return a manifest with or without a shallow UNet, with a decoder that is whole or cut, and perhaps a tiny one.
+    """Return a manifest with or without a shallow UNet, with a decoder that is whole or cut.
 
+    There may be a tiny one beside it, and one for tiles.
     With ``safety_checker`` there is one that flags pictures brighter than a middle grey, with ``vae_encoder`` one that
     initial pictures go through, and with ``fills_in`` the UNet takes a mask and what it leaves of them.
     """
     decoders = decoder_parts() if cut_decoder else [whole_decoder(FULL)]
     decoders += [whole_decoder(TINY)] if tiny_decoder else []
+    decoders += [decoder_for_tiles()] if tile_decoder else []
     others = ([checker()] if safety_checker else []) + ([encoder()] if vae_encoder else [])
     return Manifest(
         name=name,
@@ -109,6 +114,12 @@ def encoder() -> EngineEntry:
 
 def whole_decoder(variant: str) -> EngineEntry:
     return entry(Component.VAE_DECODER, variant, (latents("latents"),), pixels())
+
+
+def decoder_for_tiles() -> EngineEntry:
+    given, made = (spec(name, STATISTICS, "rows", 2, 1) for name in ("given", STATISTICS))
+    inner = spec(INNER, INNER, "rows", 1)
+    return entry(Component.VAE_DECODER, TILE, (latents("latents"), given, inner), pixels(), made)
 
 
 def entry(component: Component, variant: str, inputs: tuple[TensorSpec, ...], *outputs: TensorSpec) -> EngineEntry:

@@ -16,7 +16,7 @@ from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES
-from mezzotint.engines.variants import FULL, SHALLOW
+from mezzotint.engines.variants import FULL, SHALLOW, TILE
 from tests.fake_manifest import CHANNELS, FACTOR, FEATURES, MAX_ROWS, WIDTH, fake_manifest
 
 WORDS = ("a", "cat", "dog", "red", "blue", "on", "hat")
@@ -162,7 +162,9 @@ def _denoise(spec: EngineEntry, inputs: Arrays) -> Arrays:
 
 
 def _decode(spec: EngineEntry, inputs: Arrays) -> Arrays:
-    """The whole decoder is its three parts, one after the other; the tiny one is paler."""
+    """The whole decoder is its three parts, one after the other; the tiny one is paler, and tiles have statistics."""
+    if spec.variant == TILE:
+        return _decode_tile(spec, inputs)
     (given,) = inputs.values()
     made = given
     if spec.variant in (FULL, "tiny", "part1"):
@@ -172,6 +174,16 @@ def _decode(spec: EngineEntry, inputs: Arrays) -> Arrays:
     if spec.variant in (FULL, "tiny", "part3"):
         made = made.repeat(FACTOR, axis=3)
     return {spec.outputs[0].name: np.ascontiguousarray(made)}
+
+
+def _decode_tile(spec: EngineEntry, inputs: Arrays) -> Arrays:
+    """What a tile is off by, where its statistics are another's, is far below what a pixel shows."""
+    latents, given = inputs["latents"], inputs["given"]
+    mean = latents.mean(axis=(1, 2, 3))[:, None]
+    own = np.stack([mean, np.ones_like(mean)], axis=1)
+    used = np.where(given[:, 1:] > 0, given, own)[:, 0, :, None, None]
+    pixels = (latents[:, :3] * np.float32(0.3)).repeat(FACTOR, axis=2).repeat(FACTOR, axis=3)
+    return {"pixels": (pixels + used * np.float32(1e-7)).astype(np.float32), "statistics": own}
 
 
 def _see(spec: EngineEntry, inputs: Arrays) -> Arrays:

@@ -10,6 +10,7 @@ import click
 from mezzotint.cli.access_options import client_options, security
 from mezzotint.cli.arrays import array_bytes, array_options
 from mezzotint.cli.errors import CannotWrite, Refused
+from mezzotint.cli.hires_options import hires_options
 from mezzotint.cli.seed_options import seed_options
 from mezzotint.cli.start_options import start_options
 from mezzotint.engines.errors import InvalidRequest
@@ -148,6 +149,7 @@ def _evaluations(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @array_options
 @click.option("--width", type=int, help="Pixels; the bundle must have been built for it. [default: the bundle's]")
 @click.option("--height", type=int, help="Pixels, likewise. [default: the bundle's]")
+@hires_options
 @click.option("--model", default="", callback=_text, help="The bundle's name, where the server serves several of them.")
 @click.option(
     "--priority",

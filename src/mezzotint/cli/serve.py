@@ -134,6 +134,15 @@ _LEVELS = ("debug", "info", "warning", "error")
     "[default: no limit]",
 )
 @click.option(
+    "--tiles-above",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="PIXELS",
+    help="Decode pictures of more than so many pixels (1048576 is 1024x1024) in overlapping tiles, where the bundle "
+    "was compiled with --tile-decoder: a little less exact, in the memory of one tile. Set it where large pictures do "
+    "not fit the machine. [default: where a whole decode has no room in --memory-budget; without one, never]",
+)
+@click.option(
     "--model-repository",
     type=click.Path(path_type=Path),
     default=None,
@@ -213,6 +222,7 @@ def command(
     drain_seconds: float,
     strict: bool,
     memory_budget: int | None,
+    tiles_above: int | None,
     model_repository: Path | None,
     max_failures: int,
     no_kserve: bool,
@@ -274,7 +284,9 @@ def command(
     )
     gpu = GpuOptions(allow_cpu_fallback, device_memory)
     words = tuple(map(parse_embedding_path, embeddings))
-    options = LoadOptions(places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu, words)
+    options = LoadOptions(
+        places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu, words, tiles_above
+    )
     asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
 
 

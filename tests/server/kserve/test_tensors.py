@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.hires import Hires
 from mezzotint.engines.request import Request
 from mezzotint.engines.start import Start
 from mezzotint.engines.variation import Variation
@@ -40,7 +41,7 @@ def picture(index: int = 0, data: bytes = PIXELS.tobytes(), kind: str = RAW, fla
 
 def test_every_field_of_a_request_has_a_tensor_or_is_an_output() -> None:
     of_request = {field.name for field in fields(Request)} - {"return_latents"}  # asked for by the output LATENTS
-    for group, kind in (("start", Start), ("variation", Variation)):
+    for group, kind in (("start", Start), ("variation", Variation), ("hires", Hires)):
         of_request = of_request - {group} | {field.name for field in fields(kind)}
     of_picture = {field.name for field in fields(PictureOptions)}
     assert {tensor.field for tensor in INPUTS} == of_request | of_picture

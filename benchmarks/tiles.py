@@ -1,0 +1,317 @@
+r"""What does a picture lose that is decoded in tiles, and what does it save?
+
+    mezzotint compile models/emoji -o build/emoji-tiles --precision fp32 --height 64:64:512 --width 64:64:512 \
+        --max-rows 2 --tile-decoder
+    python -m benchmarks.tiles build/emoji-tiles
+
+Pictures are decoded whole, and in tiles of the bundle's own size by several rules of what their group norms take, all
+with the same overlap, blended linearly. Every figure is against the whole decode, in 8-bit steps of a channel:
+
+- *shift*: a tile's mean error of a channel, before it is blended; the mean of all, and the largest;
+- *step*: how much the error of 8×8 pixels changes from before an overlap to behind it, in the blended picture;
+- *PSNR*: of the blended picture.
+
+Memory is what a fresh process gains at most while it decodes one picture, the engine's own memory included.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.harness import publish
+from mezzotint.engines.backend import Engine
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.manifest import Component
+from mezzotint.engines.memory import resident_bytes
+from mezzotint.engines.model import Model, generate
+from mezzotint.engines.request import Request
+from mezzotint.engines.resample import averages, resampled
+from mezzotint.engines.tiles import Tiles, Tiling, small_copy
+from mezzotint.engines.variants import FULL, TILE
+
+SIDES = (128, 192, 256, 384)
+PROMPTS = ("a shark on a blue background", "a cat face", "a red apple", "a house by the sea", "a green tree", "a dog")
+STEPS, GUIDANCE = 12, 4.0
+_BLOCK = 8
+_STEPS_OF_PIXELS = 127.5  # of an 8-bit channel, for pixels in −1…1
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class Decoder:
+    """The two decoders of a bundle, one picture a call."""
+
+    def __init__(self, model: Model) -> None:
+        self._whole, self._tile = (model.engines[Component.VAE_DECODER, variant] for variant in (FULL, TILE))
+        shapes = self._tile.spec.input_shapes(1)
+        self.nothing = np.zeros(shapes[self._tile.spec.inputs[1].name][1:], np.float32)
+
+    def whole(self, latents: Floats) -> Floats:
+        """Return the pixels of the whole decode, float32 [3, H, W]."""
+        return self._run(self._whole, latents)[0]
+
+    def tile(self, latents: Floats, given: Floats, inner: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the pixels of a tile whose norms take ``given``, and what they measured, by their border's share."""
+        natural = np.zeros(1, np.float32)
+        pixels, statistics = self._run(self._tile, latents, given, natural if inner is None else inner)
+        return pixels, statistics
+
+    def _run(self, engine: Engine, *arrays: Floats) -> list[Floats]:
+        given = {tensor.name: array[None] for tensor, array in zip(engine.spec.inputs, arrays, strict=True)}
+        outputs = engine.run(given)
+        return [np.array(outputs[tensor.name][0]) for tensor in engine.spec.outputs]
+
+
+Rule: TypeAlias = Callable[[Decoder, Tiles, Floats], list[Floats]]
+"""Makes the pixels of each tile of a picture."""
+
+
+def with_own(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """Plain blending: each tile's norms measure the tile."""
+    return _tiles(decoder, tiles, latents, decoder.nothing)
+
+
+def with_small_copy(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """As the server does."""
+    small = tiles.latents(latents, 0)
+    return _tiles(decoder, tiles, latents, decoder.tile(small, decoder.nothing, tiles.inner(latents))[1])
+
+
+def with_as_shown(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """A small copy's, with as much border as it has."""
+    return _tiles(decoder, tiles, latents, decoder.tile(tiles.latents(latents, 0), decoder.nothing)[1])
+
+
+def with_averaged_copy(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """A small copy whose latents are averaged and left as pale as they become."""
+    small = resampled(latents, tiles.tiling.tile, averages)
+    return _tiles(decoder, tiles, latents, decoder.tile(small, decoder.nothing, tiles.inner(latents))[1])
+
+
+def with_picked_copy(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """A small copy of every n-th latent."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for old, new in zip(tiles.tiling.picture, tiles.tiling.tile, strict=True)
+    )
+    small = np.ascontiguousarray(latents[:, rows][:, :, columns])
+    return _tiles(decoder, tiles, latents, decoder.tile(small, decoder.nothing, tiles.inner(latents))[1])
+
+
+def with_all_tiles(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """What all tiles measured, each with its own statistics before: every tile is decoded twice."""
+    found = [decoder.tile(tiles.latents(latents, call), decoder.nothing)[1] for call in range(1, tiles.num_calls)]
+    means = np.mean([mean for mean, _ in found], axis=0)
+    squares = np.mean([mean**2 + deviation**2 for mean, deviation in found], axis=0)
+    together = np.stack([means, np.sqrt(squares - means**2)]).astype(np.float32)
+    return _tiles(decoder, tiles, latents, together)
+
+
+def with_the_whole(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """What the whole picture measures, which only a whole decode knows: the best that there can be."""
+    return _tiles(decoder, tiles, latents, decoder.tile(latents, decoder.nothing)[1])
+
+
+def matched_to_small_copy(decoder: Decoder, tiles: Tiles, latents: Floats) -> list[Floats]:
+    """Own statistics, then each channel's mean and deviation made those of a small copy's pixels there."""
+    small = decoder.tile(small_copy(latents, tiles.tiling.tile), decoder.nothing)[0]
+    matched = []
+    for call, pixels in enumerate(with_own(decoder, tiles, latents), 1):
+        region = _part_of(small, tiles.tiling, call)
+        spread = region.std(axis=(1, 2), keepdims=True) / (pixels.std(axis=(1, 2), keepdims=True) + 1e-6)
+        centred = pixels - pixels.mean(axis=(1, 2), keepdims=True)
+        matched.append(centred * spread + region.mean(axis=(1, 2), keepdims=True))
+    return matched
+
+
+RULES: Mapping[str, Rule] = {
+    "each tile's own (plain blending)": with_own,
+    "own, then matched to a small copy's pixels": matched_to_small_copy,
+    "a small copy's": with_as_shown,
+    "**a small copy's, its border as in the whole** (the server)": with_small_copy,
+    "likewise, but latents averaged and left pale": with_averaged_copy,
+    "likewise, but every n-th latent": with_picked_copy,
+    "all tiles', decoded twice": with_all_tiles,
+    "the whole picture's (the bound)": with_the_whole,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One picture's, of one rule."""
+
+    psnr_db: float
+    shifts: Floats
+    steps: Floats
+
+    @classmethod
+    def of(cls, tiling: Tiling, pixels: Sequence[Floats], whole: Floats) -> "Figures":
+        """Compare the tiles and what they blend to with the whole decode."""
+        tiles = Tiles(tiling)
+        shifts = []
+        for call, tile in enumerate(pixels, 1):
+            tiles.take(call, tile, None)
+            shifts.append((tile - tiles.place(call, whole)).mean(axis=(1, 2)) * _STEPS_OF_PIXELS)
+        blended = tiles.blended()
+        error = np.clip(blended, -1, 1) - np.clip(whole, -1, 1)
+        psnr = 10 * np.log10(4 / max(float(np.mean(np.square(error, dtype=np.float64))), 1e-12))
+        return cls(psnr, np.abs(shifts), _steps_of(error, tiling))
+
+
+def _steps_of(error: Floats, tiling: Tiling) -> Floats:
+    """Return how the error of blocks changes over each overlap, in 8-bit steps, float32 [n]."""
+    found = []
+    for axis, starts in ((1, {top for top, _ in tiling.corners}), (2, {left for _, left in tiling.corners})):
+        length = tiling.tile[axis - 1] * tiling.factor
+        begins = sorted(start * tiling.factor for start in starts)
+        blocks = _blocks(error)
+        for before, behind in pairwise(begins):
+            last, first = behind // _BLOCK - 1, -(-(before + length) // _BLOCK)
+            if last >= 0 and first < blocks.shape[axis]:
+                change = np.take(blocks, first, axis) - np.take(blocks, last, axis)
+                found.append(np.abs(change).ravel() * _STEPS_OF_PIXELS)
+    return np.concatenate(found) if found else np.zeros(1, np.float32)
+
+
+def _blocks(error: Floats) -> Floats:
+    channels, height, width = error.shape
+    each = error.reshape(channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    return np.asarray(each.mean(axis=(2, 4)), np.float32)
+
+
+def _tiles(decoder: Decoder, tiles: Tiles, latents: Floats, given: Floats) -> list[Floats]:
+    return [decoder.tile(tiles.latents(latents, call), given)[0] for call in range(1, tiles.num_calls)]
+
+
+def _part_of(small: Floats, tiling: Tiling, call: int) -> Floats:
+    """Return the part of a small copy's pixels that a tile covers."""
+    spans = [
+        slice(round(start * length / whole), round((start + tile) * length / whole))
+        for start, tile, whole, length in zip(
+            tiling.corners[call - 1], tiling.tile, tiling.picture, small.shape[1:], strict=True
+        )
+    ]
+    return small[:, spans[0], spans[1]]
+
+
+def pictures(model: Model, side: int, kind: str) -> list[Floats]:
+    """Return the latents that are decoded: painted at that size, or painted small and enlarged as hires fix does."""
+    entry = model.manifest.latents
+    size: dict[str, Any] = {"width": side, "height": side}
+    if kind == "hires":
+        size = {"hires_scale": side / entry.default_width}
+    found = []
+    for seed, prompt in enumerate(PROMPTS):
+        request = Request(prompt=prompt, steps=STEPS, guidance=GUIDANCE, seed=seed, return_latents=True, **size)
+        latents = generate(model, [request])[0][0].latents
+        if latents is None:
+            raise ValueError("the model gave no latents")
+        found.append(np.asarray(latents / entry.scaling + entry.shift, np.float32))
+    return found
+
+
+def quality(model: Model, sides: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a row for each side and rule."""
+    decoder, own = Decoder(model), model.manifest.latents
+    tile = own.default_height // own.factor, own.default_width // own.factor
+    rows = []
+    for side in sides:
+        found: dict[str, list[Figures]] = {name: [] for name in RULES}
+        for latents in pictures(model, side, "own"):
+            whole = decoder.whole(latents)
+            tiling = Tiling.of((latents.shape[1], latents.shape[2]), tile, own.factor)
+            for name, rule in RULES.items():
+                found[name].append(Figures.of(tiling, rule(decoder, Tiles(tiling), latents), whole))
+        for name, figures in found.items():
+            rows.append(_row(side, len(tiling.corners), name, figures))
+    return rows
+
+
+def _row(side: int, num_tiles: int, name: str, figures: Sequence[Figures]) -> dict[str, Any]:
+    shifts = np.concatenate([each.shifts.ravel() for each in figures])
+    steps = np.concatenate([each.steps for each in figures])
+    psnr = [each.psnr_db for each in figures]
+    return {
+        "picture": f"{side}×{side}",
+        "tiles": num_tiles,
+        "statistics of the norms": name,
+        "shift, mean": round(float(shifts.mean()), 2),
+        "shift, largest": round(float(shifts.max()), 2),
+        "step, mean": round(float(steps.mean()), 2),
+        "step, 99 of 100": round(float(np.percentile(steps, 99)), 2),
+        "PSNR dB, mean": round(float(np.mean(psnr)), 1),
+        "PSNR dB, least": round(min(psnr), 1),
+    }
+
+
+def memory(bundle: Path, sides: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a row for each side: megabytes of a whole decode and of one in tiles, in a process of its own each."""
+    rows = []
+    for side in sides:
+        peaks = []
+        for how in ("whole", "tiles"):
+            command = [sys.executable, "-m", "benchmarks.tiles", str(bundle), "--peak", how, "--sides", str(side)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peaks.append(json.loads(done.stdout))
+        rows.append(
+            {
+                "picture": f"{side}×{side}",
+                "whole, MB": round(peaks[0] / 1e6),
+                "in tiles, MB": round(peaks[1] / 1e6),
+                "share": f"{peaks[1] / peaks[0]:.2f}",
+            }
+        )
+    return rows
+
+
+def peak(bundle: Path, side: int, how: str) -> int:
+    """Return what this process gains at most while it decodes a picture of noise."""
+    model = open_bundle(bundle, LoadOptions({}, cache=False, tiles_above=1))
+    entry = model.manifest.latents
+    (image,) = model.start(Request(prompt="a cat", width=side, height=side, guidance=1.0))
+    own = entry.default_height // entry.factor, entry.default_width // entry.factor
+    latents = np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
+    decoder = Decoder(model)
+    before = resident_bytes()
+    if how == "whole":
+        decoder.whole(latents)
+    else:
+        tiles = Tiles(Tiling.of((latents.shape[1], latents.shape[2]), own, entry.factor))
+        for call, pixels in enumerate(with_small_copy(decoder, tiles, latents), 1):
+            tiles.take(call, pixels, None)
+        tiles.blended()
+    return _peak_bytes() - before
+
+
+def _peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="compiled with --tile-decoder, for the sides below")
+    parser.add_argument("--sides", type=lambda text: [int(side) for side in text.split(",")], default=SIDES)
+    parser.add_argument("--peak", choices=["whole", "tiles"], help="print the bytes of one decode and no more")
+    options = parser.parse_args()
+    if options.peak:
+        print(peak(options.bundle, options.sides[0], options.peak))
+        return
+    saved = memory(options.bundle, options.sides)
+    model = open_bundle(options.bundle, LoadOptions({}, cache=False, tiles_above=1))
+    rows = quality(model, options.sides)
+    publish("tiled-decode", "What does a picture lose that is decoded in tiles?", rows, {"memory": saved})
+    publish("tiled-decode-memory", "What does a picture save that is decoded in tiles?", saved, {})
+
+
+if __name__ == "__main__":
+    main()
