@@ -25,7 +25,8 @@ from benchmarks.quality.paint import DEFAULTS, STORE, request_for
 from benchmarks.quality.swap import Candidate, read_candidate, read_setting, request_defaults
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import InvalidRequest, MezzotintError
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 
 AXES = {
     "sampler": "ddim,dpmpp_2m,euler",

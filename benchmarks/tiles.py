@@ -30,9 +30,10 @@ import numpy.typing as npt
 from benchmarks.harness import publish
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.memory import resident_bytes
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.resample import averages, resampled
 from mezzotint.engines.tiles import Tiles, Tiling, small_copy

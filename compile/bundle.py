@@ -12,6 +12,7 @@ from mezzotint.compile.checkpoint import Checkpoint, ScheduleSettings
 from mezzotint.compile.folders import link
 from mezzotint.compile.job import CompileJob
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import (
     MANIFEST,
     EngineEntry,
@@ -23,7 +24,6 @@ from mezzotint.engines.manifest import (
     SourceEntry,
     TextEntry,
 )
-from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 from mezzotint.engines.schedule import Prediction, Spacing
 

@@ -58,3 +58,8 @@ def wait(array: Array) -> None:
 def address(array: Array) -> int:
     """Return where the first element of ``array`` lies in the memory of its device; it must be C-contiguous."""
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+def copied(array: Array) -> Array:
+    """Return a copy on the same device: an engine's outputs last until its next run."""
+    return xp(array).asarray(array, copy=True)

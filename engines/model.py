@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from mezzotint.engines import device, guidance
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.canvas import MASK, Canvas, read_given
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import most_rows, unet_calls
 from mezzotint.engines.hires import LANCZOS
-from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component, EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
@@ -198,7 +199,7 @@ class Model:
         for i, image in enumerate(batch.images):
             image.decoded(*(outputs[made.name][i, ...] for made in engine.spec.outputs))
 
-    def calls(self, key: EngineKey, size: Size) -> bool:
+    def has_calls(self, key: EngineKey, size: Size) -> bool:
         """Whether an engine is called for pictures of a size: those in tiles have no call of the whole decoder."""
         component, variant = key
         if component is not Component.VAE_DECODER or variant == TINY:
@@ -210,7 +211,7 @@ class Model:
         """Return the engines that decode pictures of (height, width) latents, and their tiles where they have some."""
         chain = decoder_chain(self.manifest, request.decoder)
         own = own_size(self.manifest)
-        if request.decoder == TINY or self.calls((Component.VAE_DECODER, chain[0]), Size(*size, 0)):
+        if request.decoder == TINY or self.has_calls((Component.VAE_DECODER, chain[0]), Size(*size, 0)):
             return chain, None
         tiling = Tiling.of(size, (own.height, own.width), self.manifest.latents.factor)
         return (chain, None) if len(tiling.corners) == 1 else ((TILE,) * (1 + len(tiling.corners)), tiling)
@@ -309,45 +310,6 @@ class Model:
             custom_sigmas=custom_sigmas,
             num_skipped=num_skipped,
         )
-
-
-def generate(model: Model, requests: list[Request], *, together: bool = True) -> list[list[Image]]:
-    """Make all pictures of the requests in this thread: the server's loop without a server.
-
-    Images that can share a call do, up to the model's row limit; ``together=False`` makes them one by one.
-    """
-    made = [list(model.start(request)) for request in requests]
-    open_images = [image for images in made for image in images]
-    while open_images:
-        head = _next(model, open_images, together)
-        most = model.max_rows[head.variant] if head.stage is Stage.DENOISE and together else 0
-        images: list[Image] = []
-        for image in open_images:
-            fits = image is head or sum(i.num_rows for i in images) + image.num_rows <= most
-            if image.signature == head.signature and fits:
-                images.append(image)
-        run_call(model, Batch(tuple(images)))
-        open_images = [image for image in open_images if image.stage is not Stage.DONE]
-    return made
-
-
-def _next(model: Model, images: list[Image], together: bool) -> Image:
-    """Return the image whose call is next: a new one as long as the UNet's calls have room for it, else the first."""
-    started = [image for image in images if image.stage is not Stage.ENCODE]
-    new = [image for image in images if image.stage is Stage.ENCODE]
-    room = model.max_rows[FULL] - sum(image.num_rows for image in started) if together else 0
-    return new[0] if new and (not started or new[0].num_rows <= room) else started[0]
-
-
-def run_call(model: Model, batch: Batch) -> None:
-    """Make the call that a batch waits for."""
-    match batch.stage:
-        case Stage.ENCODE:
-            model.encode(batch)
-        case Stage.DENOISE:
-            batch.advance(guidance.combine(model.denoise(batch), batch.weights))
-        case _:
-            model.decode(batch)
 
 
 def _at(engine: Engine, array: Array) -> Array:

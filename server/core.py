@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Unavailable
-from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.rows import Curve

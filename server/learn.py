@@ -165,7 +165,7 @@ class WarmUp:
         for key, file in self._learning.files.items():
             engine = self._model.engines[key]
             of_engine = size_of_engine(engine.spec, size)
-            if size != self._own and not self._model.calls(key, size):
+            if size != self._own and not self._model.has_calls(key, size):
                 continue
             if size != self._own and of_engine == size_of_engine(engine.spec, self._own):
                 continue

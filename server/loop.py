@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from mezzotint.engines import guidance
-from mezzotint.engines.image import Batch, Stage
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.image import Stage
 from mezzotint.server.observer import Engines
 from mezzotint.server.scheduler import Scheduler
 from mezzotint.server.ticket import Departure

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.image import Image, Stage
 from mezzotint.server.events import Timings
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.errors import DeadlineExpired, MezzotintError, QueueFull
-from mezzotint.engines.image import Batch, Image, Stage
+from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.variants import FULL
 from mezzotint.server.admission import check_deadline, check_images, queue_full
 from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts, Work

@@ -14,7 +14,8 @@ from filelock import FileLock
 from PIL import Image
 
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.summary import SLOW
 

@@ -25,7 +25,8 @@ from benchmarks.load.serving import ROWS, Sides
 from benchmarks.load.stopwatch import Timed
 from benchmarks.load.throughput import Share, throughput
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 

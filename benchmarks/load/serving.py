@@ -16,8 +16,9 @@ from benchmarks.load.disciplines import NEVER, first_alike
 from benchmarks.load.stopwatch import Timed
 from benchmarks.load.traffic import Floats, Traffic
 from mezzotint.engines import guidance
-from mezzotint.engines.image import Batch, Stage
-from mezzotint.engines.model import generate, run_call
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.generate import generate, run_call
+from mezzotint.engines.image import Stage
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 from mezzotint.server.config import CoreConfig

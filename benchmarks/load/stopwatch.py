@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.load.engine import Curve
 from benchmarks.load.traffic import Floats
 from mezzotint.engines.backend import Array
-from mezzotint.engines.image import Batch, Stage
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.image import Stage
 from mezzotint.engines.model import Model
 
 _FEW = 5  # calls that have a mean

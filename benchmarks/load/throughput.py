@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.load.serving import Sides, by_core, request_of
 from benchmarks.load.stopwatch import Timed
 from benchmarks.load.traffic import Traffic
-from mezzotint.engines.model import generate
+from mezzotint.engines.generate import generate
 
 _STEPS = 10.0
 

@@ -15,8 +15,9 @@ import numpy as np
 import mezzotint.engines
 from benchmarks.quality.metrics import Pixels
 from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import MANIFEST
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 

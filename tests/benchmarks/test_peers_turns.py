@@ -11,7 +11,8 @@ from benchmarks.peers.bundles import read_bundle
 from benchmarks.peers.environments import last_words
 from benchmarks.peers.turns import Ready, order, output_folder, read_turns, ready, run_rounds
 from benchmarks.peers.workers.protocol import Clock, Job
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 
 

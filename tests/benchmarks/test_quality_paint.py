@@ -12,8 +12,9 @@ from benchmarks.quality.metrics import psnr_db
 from benchmarks.quality.paint import code_digest
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import BundleError
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import Component, read_manifest
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 
 CASES = draw_cases(22)  # two files

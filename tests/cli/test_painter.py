@@ -14,8 +14,9 @@ from mezzotint.cli.painter import EnginePainter, class_painter
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.errors import BundleError
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import read_manifest
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.trainer.config import TrainConfig
 from tests.conftest import EMOJI

@@ -71,7 +71,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_every_field_of_the_configuration_is_an_option() -> None:
     names = {option.name for option in train_options()}
-    assert names == set(TrainConfig.model_fields) - {"concepts", "pretrained_model_name_or_path"}
+    assert names == set(TrainConfig.model_fields) - {"concepts", "instance_grounds", "pretrained_model_name_or_path"}
     assert all(option.help for option in train_options())
 
 

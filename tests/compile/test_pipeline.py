@@ -16,8 +16,8 @@ from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
 from mezzotint.engines.errors import CompileError, InvalidRequest
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import AxisRange, Component, read_manifest
-from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 from tests.compile.jobs import ends_of, events_of, job
 from tests.conftest import BUILD, CACHE, ROOT

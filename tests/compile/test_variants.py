@@ -20,8 +20,8 @@ from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.compile.stages import StageResult, Stages
 from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
 from mezzotint.engines.errors import CheckpointError, InvalidRequest, VerifyError
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import Component, Manifest, Precision, read_manifest
-from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 from tests.compile.jobs import ends_of, events_of, job
 from tests.miniatures import write_tiny_decoder

@@ -6,9 +6,10 @@ import numpy as np
 
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.evaluations import unet_calls
+from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image
 from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT, advance, get_sampler, plan

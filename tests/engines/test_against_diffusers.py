@@ -12,7 +12,8 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.conftest import EMOJI
 

@@ -22,8 +22,9 @@ from mezzotint.engines.bundle import (
     plan_loading,
 )
 from mezzotint.engines.errors import BundleError, DeviceNotFound
+from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 
 HERE = LoadOptions(devices={}, cache=False)

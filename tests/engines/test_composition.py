@@ -11,7 +11,8 @@ from mezzotint.engines import guidance
 from mezzotint.engines.composition import split_and
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import unet_calls
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.engines.by_hand import by_hand, paint, same, widened
 from tests.engines.test_evaluations import plan_of

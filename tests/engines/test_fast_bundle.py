@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mezzotint.compile.verify import psnr_db
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.engines.by_hand import by_hand, paint, same, widened
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.image import Batch
+from mezzotint.engines.generate import generate, run_call
 from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import EngineKey, Model, generate, run_call
+from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 from tests.engines.by_hand import by_hand, paint, same, widened

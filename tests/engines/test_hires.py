@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
+from mezzotint.engines.generate import generate, run_call
 from mezzotint.engines.hires import Hires
-from mezzotint.engines.image import Batch, Image, Stage
-from mezzotint.engines.model import Model, generate, run_call
+from mezzotint.engines.image import Image, Stage
+from mezzotint.engines.model import Model
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request, final_size_of
 from mezzotint.engines.resample import bilinear, resampled

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from mezzotint.engines import device
+from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image
 from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT
 from tests.elsewhere import ElsewhereEngine, Reads, elsewhere, watch

@@ -13,8 +13,9 @@ from PIL import Image as Pillow
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.start import Start
 from tests.conftest import EMOJI

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mezzotint.engines.image import Batch, Image, Stage
-from mezzotint.engines.model import Model, generate, run_call
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.generate import generate, run_call
+from mezzotint.engines.image import Image, Stage
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import SAMPLERS
 from tests.fakes import fake_model

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from mezzotint.engines.decode_room import whole_pixels
+from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.prepared import Wanted
 from mezzotint.engines.request import Request
 from mezzotint.engines.shapes import CompiledShapes
@@ -121,10 +122,10 @@ def test_pictures_in_tiles_take_turns_and_share_calls_of_their_tiles_alone(tmp_p
 
 def test_an_engine_that_is_never_called_at_a_size_is_not_prepared_for_it(tmp_path: Path) -> None:
     model, _ = tiled_fake(tmp_path, 40 * 40)
-    assert model.calls(DECODER, Size(8, 8, 8))
-    assert not model.calls(DECODER, Size(16, 16, 8))
-    assert not model.calls(TILES, Size(16, 16, 8))
-    assert model.calls((Component.UNET, "full"), Size(16, 16, 8))
+    assert model.has_calls(DECODER, Size(8, 8, 8))
+    assert not model.has_calls(DECODER, Size(16, 16, 8))
+    assert not model.has_calls(TILES, Size(16, 16, 8))
+    assert model.has_calls((Component.UNET, "full"), Size(16, 16, 8))
 
 
 def wanted(model: Model, weights: int, picture: int) -> dict[tuple[Component, str], Wanted]:

@@ -9,7 +9,8 @@ import torch
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.noise import MAX_SEED, NoiseStream
 from mezzotint.engines.request import Request
 from mezzotint.engines.variation import Variation, slerp

@@ -9,7 +9,8 @@ from mezzotint.engines.backends import get_backend
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.device import to_host
 from mezzotint.engines.errors import MezzotintError
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.timing import call_times, distinct_rows
 

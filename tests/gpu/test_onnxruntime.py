@@ -12,7 +12,8 @@ from mezzotint.engines.backends.cuda import Gpu
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.device import xp
 from mezzotint.engines.errors import DeviceNotFound
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.timing import distinct_rows
 from tests.conftest import BUILD, EMOJI, compile_by_hand

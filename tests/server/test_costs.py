@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image as Picture
 
-from mezzotint.engines.image import Batch, Stage
+from mezzotint.engines.batch import Batch
+from mezzotint.engines.generate import run_call
+from mezzotint.engines.image import Stage
 from mezzotint.engines.manifest import Component
-from mezzotint.engines.model import run_call
 from mezzotint.engines.request import Request
 from mezzotint.engines.sizes import Size
 from mezzotint.engines.start import Start

@@ -27,7 +27,7 @@ from tests.fakes import UNET, FakeEngine, fake_model
 from tests.sized import sized
 
 TEXT = (Component.TEXT_ENCODER, FULL)
-OWN, LARGE, NO_SIZE = Size(8, 8, 0), Size(16, 16, 0), Size(0, 0, 0)
+OWN, LARGE, NO_SIZE = Size(8, 8, 8), Size(16, 16, 8), Size(0, 0, 0)
 
 
 class Rows(Observer):

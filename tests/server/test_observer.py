@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.guidance import combine
-from mezzotint.engines.image import Batch, Stage
+from mezzotint.engines.image import Stage
 from mezzotint.engines.request import Request
 from mezzotint.server.observer import Answer, Call, Observer, Several, Watched, traceparent_of
 from tests.fakes import UNET, FakeClock, fake_model

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mezzotint import MezzotintClientError
-from mezzotint.engines.model import generate
+from mezzotint.engines.generate import generate
 from mezzotint.engines.picture import parse_parameters, read_parameters
 from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from benchmarks.peers.workers.protocol import DECODE, TEXT, UNET, Clock, Job, Paint, serve
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Stage
-from mezzotint.engines.model import generate
 from mezzotint.engines.request import Request
 
 

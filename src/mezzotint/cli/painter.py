@@ -75,7 +75,7 @@ class EnginePainter:
         return partial(self._run, self._model)
 
     def _run(self, model: "Model", prompts: Sequence[str], seeds: Sequence[int]) -> "list[npt.NDArray[np.uint8]]":
-        from mezzotint.engines.model import generate
+        from mezzotint.engines.generate import generate
         from mezzotint.engines.request import Request
 
         requests = [

@@ -8,9 +8,10 @@ import torch
 
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.verify import psnr_db, snr_db
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.image import Batch
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.conftest import BUILD, EMOJI, compile_by_hand
 from tests.engines.by_hand import same, widened

@@ -6,7 +6,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from mezzotint.engines.image import Batch
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.prompts.encoder import TextEncoder, weighted

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mezzotint.engines.batch import Batch
 from mezzotint.engines.errors import InvalidRequest, MezzotintError, ShapeNotCompiled
-from mezzotint.engines.image import Batch, Image
-from mezzotint.engines.model import Model, generate, run_call
+from mezzotint.engines.generate import generate, run_call
+from mezzotint.engines.image import Image
+from mezzotint.engines.model import Model
 from mezzotint.engines.prompts.rows import MAX_CHUNKS, num_chunks
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import SAMPLERS, get_sampler, plan

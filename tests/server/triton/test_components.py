@@ -13,7 +13,8 @@ from tritonclient.utils import InferenceServerException
 from mezzotint import Client
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle

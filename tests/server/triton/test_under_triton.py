@@ -11,7 +11,8 @@ import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from mezzotint import Client
-from mezzotint.engines.model import Model, generate
+from mezzotint.engines.generate import generate
+from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.server.real import serving
 from tests.server.triton.asking import eventually, inputs, names_of, outputs, streaming
