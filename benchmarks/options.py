@@ -37,12 +37,13 @@ class Cell:
 
 
 def rows(first: bytes, mask: bytes) -> list[list[Cell]]:
-    """Return what is asked for, given a picture to begin with and a mask of its middle."""
+    """Return what is asked for, given a picture to begin with and a mask of its top."""
 
     def asked(title: str, **values: object) -> Cell:
         return Cell(title, replace(PLAIN, **values))  # type: ignore[arg-type]
 
     shark = "a shark on a red background"
+    fox = {"prompt": "a fox face on a blue background", "seed": 5}
     prompts = [
         ("(red:1.6) apple", "a (red:1.6) apple"),
         ("(red:0.2) apple", "a (red:0.2) apple"),
@@ -59,22 +60,22 @@ def rows(first: bytes, mask: bytes) -> list[list[Cell]]:
         ],
         [asked(title, prompt=prompt) for title, prompt in prompts],
         [
-            asked(f"subseed strength\n{share:g}", prompt="a dog", variation=Variation(9, share))
+            asked(f"subseed strength\n{share:g}", prompt="a cat", guidance=2.0, variation=Variation(9, share))
             for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
         ],
         [
             asked(f"image to image,\nstrength {share:g}", prompt=shark, start=Start(image=first, strength=share))
-            for share in (0.2, 0.4, 0.6, 0.8)
+            for share in (0.05, 0.1, 0.15, 0.3)
         ]
         + [
-            asked("its middle anew", prompt=shark, start=Start(image=first, strength=1.0, mask=mask)),
-            asked("... mask blur 4", prompt=shark, start=Start(image=first, strength=1.0, mask=mask, mask_blur=4.0)),
+            asked("its top anew:\na fox face", **fox, start=Start(image=first, strength=0.5, mask=mask)),
+            asked("... mask blur 3", **fox, start=Start(image=first, strength=0.5, mask=mask, mask_blur=3.0)),
         ],
         [asked("64 pixels"), asked("128 pixels", height=128, width=128)]
         + [
             asked(f"hires, {how},\nstrength {share:g}", hires=Hires(2.0, 0, share, how))
             for how in ("latent", "lanczos")
-            for share in (0.4, 0.7)
+            for share in (0.1, 0.25)
         ],
     ]  # fmt: skip
 
@@ -120,7 +121,7 @@ def main() -> None:
     model = open_bundle(options.bundle, LoadOptions(devices={}))
     (first,) = painted(model, [PLAIN])
     mask = Image.new("L", first.size, 0)
-    mask.paste(255, (16, 16, 48, 48))
+    mask.paste(255, (0, 0, 64, 28))
     table = rows(as_file(first), as_file(mask))
     pictures = painted(model, [cell.request for row in table for cell in row])
     drawn(table, pictures).save(options.output, optimize=True)
