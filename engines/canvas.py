@@ -6,13 +6,13 @@ that the same seed gives the same picture. Array-API code: latents stay on the U
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from mezzotint.engines import device
+from mezzotint.engines.device import Array
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.initial_picture import grey, read_picture, resized
 from mezzotint.engines.manifest import LatentEntry
@@ -20,7 +20,6 @@ from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.sampling import Plan, noised
 from mezzotint.engines.start import Start
 
-Array: TypeAlias = Any
 Float32Array = npt.NDArray[np.float32]
 
 MASK, MASKED = "mask", "masked_latents"

@@ -47,9 +47,8 @@ class Hires:
 
     def size(self, height: int, width: int, multiple: int) -> tuple[int, int]:
         """Return the (height, width) that a picture becomes, in pixels."""
-        return int(height * self.hires_scale) // multiple * multiple, int(
-            width * self.hires_scale
-        ) // multiple * multiple
+        enlarged = (int(side * self.hires_scale) // multiple * multiple for side in (height, width))
+        return next(enlarged), next(enlarged)
 
     def num_made(self, steps: int) -> int:
         """Return the steps that the second walk makes, where the first has ``steps``."""

@@ -6,13 +6,13 @@ Array-API code: latents stay on the engine's device between steps and are never 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
 from mezzotint.engines.canvas import Canvas
+from mezzotint.engines.device import Array
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.manifest import LatentEntry
 from mezzotint.engines.noise import NoiseStream
@@ -23,8 +23,6 @@ from mezzotint.engines.sampling import NUM_KEPT, Plan, noised
 from mezzotint.engines.second_walk import SecondWalk
 from mezzotint.engines.tiles import Tiles
 from mezzotint.engines.variants import CHECK, FULL, PICTURE
-
-Array: TypeAlias = Any
 
 
 class Stage(StrEnum):

@@ -36,7 +36,8 @@ class Request:
     """One or more pictures of one prompt; picture i is drawn from ``seed + i``.
 
     Attributes:
-        prompt: what to draw; the word AND in capitals composes it of several (``composition.py``).
+        prompt: what to draw, in A1111's language (``prompts/``) and of any length that the bundle was built for; the
+            word AND in capitals composes it of several (``composition.py``). ``negative_prompt`` has no AND.
         seed: 0 to 2**63 − 1; the same seed gives the same picture, and on a CPU the one that diffusers gives.
         sampler: our name, diffusers', A1111's or k-diffusion's; empty, or ``automatic``, is the checkpoint's own.
         sigmas: the noise levels: empty is what the sampler's name says, ``default`` as trained, ``karras``,
@@ -46,7 +47,6 @@ class Request:
         height: pixels; 0 is the bundle's default, as is ``width``'s.
         preview_every: a small preview after every so many steps; 0 is never.
         latents: float32 [num_images, C, height, width] of latent pixels, unit gaussian noise instead of the seed's.
-        prompt: in A1111's language, of any length that the bundle was built for; ``negative_prompt`` likewise.
         prompt_states: float32 [tokens, width], the text encoder's output instead of ``prompt``.
         negative_prompt_states: the same for ``negative_prompt``.
         custom_sigmas: noise levels of ``steps`` evaluations, falling, instead of the schedule's.

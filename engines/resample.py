@@ -1,14 +1,14 @@
 """Arrays of pictures at another size: float32 [C, height, width] times a matrix for each side. Array-API code."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
+from mezzotint.engines.device import Array
 
-Array: TypeAlias = Any
 Matrix: TypeAlias = npt.NDArray[np.float32]
 """float32 [new, old]: what each place of a side takes of the old ones."""
 

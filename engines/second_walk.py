@@ -1,21 +1,19 @@
 """What a picture goes on with where hires fix enlarges it: a second walk, at another size. Knows no engine."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from mezzotint.engines.canvas import Canvas, Given
+from mezzotint.engines.device import Array
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.initial_picture import resized
 from mezzotint.engines.resample import bilinear, resampled
 from mezzotint.engines.sampling import Plan
 from mezzotint.engines.start import ResizeMode
 from mezzotint.engines.tiles import Tiling
-
-Array: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,15 +8,13 @@ that all tiles agree in colour. Array-API code but for the pixels, which are ble
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
+from mezzotint.engines.device import Array
 from mezzotint.engines.resample import averages, resampled
-
-Array: TypeAlias = Any
 
 OVERLAP = 0.25
 """The least share of a tile's side that it has in common with the next one."""
@@ -97,7 +95,7 @@ class Tiles:
     def take(self, call: int, pixels: Array, statistics: Array) -> None:
         """Take what a call made: pixels float32 [3, h, w] in −1…1, and what its norms measured."""
         if not call:
-            self.statistics = device.xp(statistics).asarray(statistics, copy=True)
+            self.statistics = device.copied(statistics)
             return
         self.place(call, self.canvas)[...] += device.to_host(pixels) * self._weights
 

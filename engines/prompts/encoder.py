@@ -5,19 +5,19 @@ One thread calls it. Array-API code but for the lookup of embeddings.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines import device
 from mezzotint.engines.backend import Engine
+from mezzotint.engines.device import Array
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.prompts.chunks import Chunks
 from mezzotint.engines.prompts.rows import Row
 from mezzotint.engines.shapes import Uses
 
-Array: TypeAlias = Any
 Text: TypeAlias = tuple[tuple[Array, ...], ...]
 """The states of each text of each of an image's rows: float32 [tokens, width]."""
 

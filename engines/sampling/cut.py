@@ -4,15 +4,13 @@
 """
 
 import math
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from mezzotint.engines import device
+from mezzotint.engines.device import Array
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.sampling.plan import Plan
-
-Array: TypeAlias = Any
 
 
 def skipped_steps(num_steps: int, strength: float) -> int:
