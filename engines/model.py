@@ -6,34 +6,25 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mezzotint.engines import device, guidance
+from mezzotint.engines import device
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.batch import Batch
-from mezzotint.engines.canvas import MASK, Canvas, read_given
-from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.evaluations import most_rows, unet_calls
-from mezzotint.engines.hires import LANCZOS
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
-from mezzotint.engines.noise import NoiseStream
+from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.planner import Planner
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.encoder import TextEncoder
-from mezzotint.engines.prompts.rows import Saying, rows_of
-from mezzotint.engines.request import Request, check_request, final_size_of, sampler_of, size_of
+from mezzotint.engines.request import Request
 from mezzotint.engines.safety import SafetyChecker
-from mezzotint.engines.sampling import Plan, get_sampler, plan
-from mezzotint.engines.schedule import Spacing
-from mezzotint.engines.second_walk import SecondWalk
 from mezzotint.engines.shapes import Uses
-from mezzotint.engines.sizes import Size, own_size
-from mezzotint.engines.tiles import Tiles, Tiling
-from mezzotint.engines.variants import CHECK, FULL, PICTURE, TILE, TINY, decoder_chain
+from mezzotint.engines.sizes import Size
+from mezzotint.engines.variants import CHECK, FULL, PICTURE, TILE
 
 EngineKey: TypeAlias = tuple[Component, str]
 """An engine's component and variant."""
@@ -68,14 +59,11 @@ class Model:
         self.engines = engines
         place = partial(_at, engines[Component.UNET, FULL])  # with the text, all that the UNet is given
         self._encoder = TextEncoder(engines[Component.TEXT_ENCODER, FULL], prompts.embed, place)
-        self._whole_pixels = whole_pixels if (Component.VAE_DECODER, TILE) in engines else None
+        has_tiles = (Component.VAE_DECODER, TILE) in engines
+        self._planner = Planner(manifest, digest, prompts, whole_pixels if has_tiles else None)
         self._checker = None
         if manifest.safety is not None:
             self._checker = SafetyChecker(engines[Component.SAFETY_CHECKER, FULL], manifest.safety)
-        self._guidance_width = _width_of(manifest.engine(Component.UNET), guidance.GUIDANCE)
-        self._fills_in = any(tensor.role == MASK for tensor in manifest.engine(Component.UNET).inputs)
-        self._schedule = manifest.schedule.noise_schedule()
-        self._plan = lru_cache(maxsize=256)(self._make_plan)
 
     @property
     def name(self) -> str:
@@ -94,51 +82,17 @@ class Model:
             InvalidRequest: a field is wrong.
             ShapeNotCompiled: the bundle has no engine of that size.
         """
-        check_request(request, self.manifest)
-        name = sampler_of(request, self.manifest)
-        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
-        calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
-        then = self._second_walk(request, name)
-        num_rows = most_rows(calls, request, self.manifest)
-        said = [Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states)]
-        said += [Saying("prompt", part.text, request.prompt_states) for part in request.parts]
-        rows = rows_of(self.prompts, said[-num_rows:], the_plan.num_steps, self.manifest)
+        images = self._planner.images(request)
         self._encoder.layer_of(request.clip_skip)
-        latents = self.manifest.latents
-        height, width = size_of(request, self.manifest)
-        shape = (latents.channels, height // latents.factor, width // latents.factor)
-        given = read_given(request.start, (height, width), fills_in=self._fills_in)
-        decoder, tiling = self._decoding(request, shape[1:])
-        if then is not None and not then.from_pixels:
-            decoder, tiling = (), None
-        seeds = [request.variation.seeds(request.seed, i)[0] for i in range(request.num_images)]
-        return tuple(
-            Image(
-                request=request,
-                index=i,
-                seed=seed,
-                plan=the_plan,
-                rows=rows,
-                calls=calls,
-                decoder=decoder,
-                noise=NoiseStream(seed),
-                shape=shape,
-                bundle=self.digest,
-                guidance=guidance.embedding(request.guidance, self._guidance_width) if self._guidance_width else None,
-                has_check=self.has_safety_checker,
-                canvas=None if given is None else Canvas(given),
-                tiles=None if tiling is None else Tiles(tiling),
-                then=then,
-            )
-            for i, seed in enumerate(seeds)
-        )
+        return images
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return a sentence for each thing that the request asked for and will not get."""
-        if request.negative_prompt and self._guidance_width:
-            return ("negative_prompt: is not looked at, since this model takes guidance as an input",)
-        return ()
+        return self._planner.warnings(request)
+
+    def has_calls(self, key: EngineKey, size: Size) -> bool:
+        """Whether an engine is called for pictures of a size: those in tiles have no call of the whole decoder."""
+        return self._planner.has_calls(key, size)
 
     def encode(self, batch: Batch) -> None:
         """Encode the prompts of a batch, or then the pictures that it is painted on, and begin its images."""
@@ -199,48 +153,6 @@ class Model:
         for i, image in enumerate(batch.images):
             image.decoded(*(outputs[made.name][i, ...] for made in engine.spec.outputs))
 
-    def has_calls(self, key: EngineKey, size: Size) -> bool:
-        """Whether an engine is called for pictures of a size: those in tiles have no call of the whole decoder."""
-        component, variant = key
-        if component is not Component.VAE_DECODER or variant == TINY:
-            return True
-        is_whole = self._whole_pixels is None or size.area * self.manifest.latents.factor**2 <= self._whole_pixels
-        return is_whole and variant != TILE
-
-    def _decoding(self, request: Request, size: tuple[int, int]) -> tuple[tuple[str, ...], Tiling | None]:
-        """Return the engines that decode pictures of (height, width) latents, and their tiles where they have some."""
-        chain = decoder_chain(self.manifest, request.decoder)
-        own = own_size(self.manifest)
-        if request.decoder == TINY or self.has_calls((Component.VAE_DECODER, chain[0]), Size(*size, 0)):
-            return chain, None
-        tiling = Tiling.of(size, (own.height, own.width), self.manifest.latents.factor)
-        return (chain, None) if len(tiling.corners) == 1 else ((TILE,) * (1 + len(tiling.corners)), tiling)
-
-    def _second_walk(self, request: Request, sampler: str) -> SecondWalk | None:
-        """Return how pictures that hires fix enlarges go on; None without it. Raises InvalidRequest."""
-        if not request.hires:
-            return None
-        if self._fills_in:
-            raise InvalidRequest(
-                "hires_scale: this model fills in a mask, which an enlarged picture has not; leave it out"
-            )
-        num_steps, num_skipped = request.hires.walk(request.steps)
-        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        the_plan = self._plan(sampler, num_steps, *levels, num_skipped)
-        latents = self.manifest.latents
-        height, width = final_size_of(request, self.manifest)
-        shape = (latents.channels, height // latents.factor, width // latents.factor)
-        decoder, tiling = self._decoding(request, shape[1:])
-        return SecondWalk(
-            plan=the_plan,
-            calls=unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width)),
-            shape=shape,
-            pixels=(height, width),
-            decoder=decoder,
-            tiling=tiling,
-            from_pixels=request.hires.upscaler == LANCZOS,
-        )
-
     def preview_rgb(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Return a small picture, uint8 [height, width, 3], of latents float32 [C, height, width]; runs no engine."""
         fit = np.array(self.manifest.latents.preview, dtype=np.float32)
@@ -249,10 +161,9 @@ class Model:
 
     def cache_uses(self) -> Mapping[str, Uses]:
         """Return how often plans, encoded text and the engines' compiled shapes were reused, by the cache's name."""
-        plans = self._plan.cache_info()
         shapes = [engine.shape_uses for engine in self.engines.values() if isinstance(engine, CompilesShapes)]
         return {
-            "plans": Uses(plans.hits, plans.misses),
+            "plans": self._planner.uses,
             "text": self._encoder.uses,
             "shapes": Uses(sum(uses.hits for uses in shapes), sum(uses.misses for uses in shapes)),
         }
@@ -289,37 +200,10 @@ class Model:
         shapes = engine.spec.input_shapes(rows)
         engine.prepare({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
 
-    def _make_plan(
-        self,
-        sampler: str,
-        steps: int,
-        sigmas: str,
-        spacing: str,
-        eta: float,
-        custom_sigmas: tuple[float, ...],
-        num_skipped: int,
-    ) -> Plan:
-        found, levels = get_sampler(sampler, sigmas)
-        return plan(
-            found,
-            self._schedule,
-            steps,
-            spacing=Spacing(spacing) if spacing else self.manifest.schedule.timestep_spacing or found.default_spacing,
-            sigmas=levels,
-            eta=eta,
-            custom_sigmas=custom_sigmas,
-            num_skipped=num_skipped,
-        )
-
 
 def _at(engine: Engine, array: Array) -> Array:
     """Return ``array`` where an engine takes it; between engines of one device nothing is copied."""
     return device.place(array, engine.like) if isinstance(engine, OffHost) else device.to_host(array)
-
-
-def _width_of(entry: EngineEntry, role: str) -> int:
-    """Return the last axis of an engine's input, or 0 where it has none of that role."""
-    return next((int(tensor.axes[-1]) for tensor in entry.inputs if tensor.role == role), 0)
 
 
 def _note(batch: Batch, stage: Stage, started: float) -> None:
