@@ -107,7 +107,7 @@ class Hires:
             if becomes // latents.factor not in built:
                 raise ShapeNotCompiled(
                     f"hires_scale={self.hires_scale:g}: makes a {side} of {becomes} out of {length}, but bundle "
-                    f"{manifest.name} was built for {built.min * latents.factor} to {built.max * latents.factor}; use "
+                    f"{manifest.name} was built for {built.text(latents.factor)}; use "
                     f"another scale, or compile again with `--{side} {length}:{length}:{becomes}`"
                 )
 

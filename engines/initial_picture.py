@@ -39,7 +39,7 @@ def read_picture(field: str, data: bytes) -> Image.Image:
         raise InvalidRequest(f"{field}: has more than {MAX_PICTURE_PIXELS} pixels; send a smaller one") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
         raise InvalidRequest(
-            f"{field}: its {len(data)} bytes are no whole {', '.join(FORMATS)} file ({type(error).__name__}); send one"
+            f"{field}: its {len(data)} bytes are no whole {', '.join(FORMATS)} file ({reason_of(error)}); send one"
         ) from None
     raise InvalidRequest(f"{field}: is {width}x{height}, more than {MAX_PICTURE_PIXELS} pixels; send a smaller one")
 
@@ -83,3 +83,11 @@ def _opaque(picture: Image.Image) -> Image.Image:
 def grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
     """Return the brightness of a picture, uint8 [height, width]."""
     return np.asarray(picture.convert("L"))
+
+
+def reason_of(error: Exception) -> str:
+    """Return in a few words why Pillow could not read a picture."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    first = str(error).partition("\n")[0]
+    return "not a picture" if not first or "cannot identify" in first else first.lower()

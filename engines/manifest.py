@@ -81,6 +81,11 @@ class AxisRange(_Strict):
     def __contains__(self, length: int) -> bool:
         return self.min <= length <= self.max
 
+    def text(self, factor: int = 1) -> str:
+        """Return ``64``, or ``32 to 64``; of an axis of latents with ``factor`` in pixels."""
+        least, most = self.min * factor, self.max * factor
+        return str(least) if least == most else f"{least} to {most}"
+
 
 class TensorSpec(_Strict):
     """One input or output: ``axes`` holds a length, or the name of an axis of the engine's ``axes``."""

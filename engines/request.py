@@ -225,8 +225,7 @@ def _check_side(side: str, length: int, manifest: Manifest) -> None:
     if length == 0:
         return
     built, multiple = pixel_range(manifest, side), manifest.latents.size_multiple
-    sizes = str(built.min) if built.min == built.max else f"{built.min} to {built.max}"
-    built_for = f"bundle {manifest.name} was built for {sizes}"
+    built_for = f"bundle {manifest.name} was built for {built.text()}"
     if length < 0 or length % multiple:
         below = max(built.min, min(built.max, length // multiple * multiple))
         above = max(built.min, min(built.max, below + multiple))

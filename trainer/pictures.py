@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mezzotint.engines.errors import TrainError
+from mezzotint.engines.initial_picture import reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_ENLARGEMENT = 8
@@ -72,7 +73,7 @@ def read_picture(path: Path) -> Image.Image:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise TrainError(f"{shown(path)}: has more than {limit} million pixels; make it smaller") from None
     except Exception as error:  # Pillow lets through whatever its parsers raise
-        raise TrainError(f"{shown(path)}: cannot be read as PNG, JPEG or WebP ({_reason(error)})") from error
+        raise TrainError(f"{shown(path)}: cannot be read as PNG, JPEG or WebP ({reason_of(error)})") from error
 
 
 def check_pictures(paths: Sequence[Path], resolution: int) -> list[Size]:
@@ -112,7 +113,7 @@ def _visible(folder: Path) -> list[Path]:
     try:
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise TrainError(f"{shown(folder)}: cannot be listed ({_reason(error)}); check its permissions") from error
+        raise TrainError(f"{shown(folder)}: cannot be listed ({reason_of(error)}); check its permissions") from error
     return [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
 
 
@@ -124,10 +125,3 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         picture = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return upright.convert("RGB")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    first = str(error).partition("\n")[0]
-    return "not a picture" if not first or "cannot identify" in first else first.lower()
