@@ -1,11 +1,10 @@
 """The options of seeds: of one picture, of several, and of variations between two of them."""
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-_OPTIONS = (
+from mezzotint.cli.option_group import option_group
+
+seed_options = option_group(
     click.option("--seed", type=int, help="The same seed gives the same picture. [default: a new one, which is shown]"),
     click.option(
         "--subseed-strength",
@@ -25,10 +24,4 @@ _OPTIONS = (
     ),
     click.option("--num-images", type=int, default=1, show_default=True, help="Pictures; the i-th has seed + i."),
 )
-
-
-def seed_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``seed``, ``num_images``, ``subseed`` and ``subseed_strength`` to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""Adds ``seed``, ``num_images``, ``subseed`` and ``subseed_strength``."""

@@ -1,21 +1,13 @@
 """The options of an initial picture: its file, how much becomes of it, and a mask of what is drawn anew."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from mezzotint.cli.option_group import option_group
 from mezzotint.engines.errors import InvalidRequest
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what a picture begins with."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def _read(ctx: click.Context, param: click.Parameter, path: Path | None) -> bytes:
@@ -26,7 +18,7 @@ def _read(ctx: click.Context, param: click.Parameter, path: Path | None) -> byte
         raise InvalidRequest(f"{param.human_readable_name}: {path} cannot be read ({reason})") from None
 
 
-_OPTIONS = (
+start_options = option_group(
     click.option(
         "--image",
         type=_FILE,
@@ -62,3 +54,4 @@ _OPTIONS = (
         "repeats its edges. [default: stretch]",
     ),
 )
+"""Adds what a picture begins with: ``image``, ``strength``, ``mask``, ``mask_blur`` and ``resize_mode``."""
