@@ -73,10 +73,13 @@ class Door(grpc.GenericRpcHandler):
 def rows_of(request: Request) -> int:
     """Return the UNet rows of a request, as far as its words tell: Heun's second evaluations are not counted.
 
-    Raises InvalidRequest where a strength leaves no step.
+    A row of hires fix's second walk counts as one of the first, though it is larger.
+
+    Raises InvalidRequest where a strength leaves no step, or the prompt's parts have impossible weights.
     """
     steps = request.steps - request.start.skipped_steps(request.steps)
-    return steps * request.num_images * (2 if request.guidance > 1 else 1)
+    steps += request.hires.num_made(request.steps) if request.hires else 0
+    return steps * request.num_images * (len(request.parts) + (request.guidance > 1))
 
 
 class Call:

@@ -13,13 +13,15 @@ import pytest
 from mezzotint import AsyncClient, MezzotintClientError
 from mezzotint.engines.bundle import LoadOptions
 from mezzotint.engines.errors import BundleError, Unavailable
+from mezzotint.engines.hires import Hires
+from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
 from mezzotint.proto.results import Accepted, Progress
 from mezzotint.server.catalog import State
 from mezzotint.server.config import ServerConfig
 from mezzotint.server.ray.context import REPLICA, process_name
-from mezzotint.server.ray.door import APPLICATION, ROWS, SECONDS, SERVE_REQUEST_ID
+from mezzotint.server.ray.door import APPLICATION, ROWS, SECONDS, SERVE_REQUEST_ID, rows_of
 from mezzotint.server.ray.loads import ROW_SECONDS, SECONDS_LEFT, SERIAL
 from mezzotint.server.ray.replica import BUNDLE, DIGEST, Replica
 from mezzotint.server.status import PUSHBACK_MS, REQUEST_ID, RETRY_AFTER_MS
@@ -87,6 +89,18 @@ async def test_a_picture_comes_through_with_progress_and_the_name_of_who_made_it
     call = await asked(deployed.target, request_id="named")
     assert (await call.code(), dict(await call.initial_metadata())[REQUEST_ID]) == (grpc.StatusCode.OK, "named")
     assert dict(await call.trailing_metadata())[REPLICA] == process_name()
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "rows"),
+    [
+        (Request(prompt="a cat AND a hat", steps=4, guidance=3.0), 12),
+        (Request(steps=4, guidance=3.0, hires=Hires(2.0)), 16),
+        (Request(steps=4, guidance=1.0, hires=Hires(2.0, hires_steps=3)), 7),
+    ],
+)
+def test_every_row_that_a_request_names_is_counted(asked_for: Request, rows: int) -> None:
+    assert rows_of(asked_for) == rows
 
 
 async def test_router_and_replica_hear_of_a_requests_id_work_model_and_deadline(deployed: Deployed) -> None:
