@@ -17,22 +17,31 @@ from mezzotint.compile.diffusers_folder import load_scheduler, load_tokenizer, r
 from mezzotint.compile.single_file import DATA
 
 
-def write_full_sd15(path: Path) -> Path:
-    """Write the diffusers folder to ``path``, the same weights every time, and return it."""
+_SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+_SMALL_UNET = {"block_out_channels": [32, 64, 64, 64], "cross_attention_dim": 32, "layers_per_block": 1}
+
+
+def write_full_sd15(path: Path, *, only_vae: bool = False) -> Path:
+    """Write the diffusers folder to ``path``, the same weights every time, and return it.
+
+    With ``only_vae`` text encoder and UNet are small, for what only looks at a decode: nothing large is exported.
+    """
     config = DATA / "sd15"
+    text, unet = (_SMALL_TEXT, _SMALL_UNET) if only_vae else ({}, {})
     torch.manual_seed(0)
-    text_config = transformers.CLIPTextConfig(**read_json(config / "text_encoder" / "config.json"))
+    text_config = transformers.CLIPTextConfig(**read_json(config / "text_encoder" / "config.json") | text)
     pipeline = diffusers.StableDiffusionPipeline(
         vae=diffusers.AutoencoderKL.from_config(read_json(config / "vae" / "config.json")),
         text_encoder=transformers.CLIPTextModel(text_config),
         tokenizer=load_tokenizer(DATA / "clip_tokenizer", read_json(config / "tokenizer" / "tokenizer_config.json")),
-        unet=diffusers.UNet2DConditionModel.from_config(read_json(config / "unet" / "config.json")),
+        unet=diffusers.UNet2DConditionModel.from_config(read_json(config / "unet" / "config.json") | unet),
         scheduler=load_scheduler(config / "scheduler", read_index(config).scheduler_class),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    predict_the_sample(pipeline.unet)
+    if not only_vae:
+        predict_the_sample(pipeline.unet)
     for module in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         module.half()
     pipeline.save_pretrained(path)
@@ -75,8 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiny-decoder", type=Path, help="write an AutoencoderTiny as large as TAESD there as well")
+    parser.add_argument("--only-vae", action="store_true", help="have a small text encoder and UNet beside the VAE")
     options = parser.parse_args()
-    print(write_full_sd15(options.folder))
+    print(write_full_sd15(options.folder, only_vae=options.only_vae))
     if options.tiny_decoder:
         print(write_tiny_decoder(options.tiny_decoder))
 

@@ -11,7 +11,13 @@ with the same overlap, blended linearly. Every figure is against the whole decod
 - *step*: how much the error of 8×8 pixels changes from before an overlap to behind it, in the blended picture;
 - *PSNR*: of the blended picture.
 
-Memory is what a fresh process gains at most while it decodes one picture, the engine's own memory included.
+Memory is what a fresh process gains at most while it decodes one picture, the engine's own memory included. It is
+asked of Stable Diffusion's own VAE too, whose pictures show nothing where its weights are random:
+
+    python -m benchmarks.full_size_model build/sd15-vae --only-vae
+    mezzotint compile build/sd15-vae -o build/sd15-vae-tiles --precision fp32 --height 512:512:1024 \
+        --width 512:512:1024 --max-rows 2 --tile-decoder --prompt "a cat"
+    python -m benchmarks.tiles build/sd15-vae-tiles --only-memory --name sd15-size --sides 768,1024
 """
 
 import argparse
@@ -302,16 +308,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="compiled with --tile-decoder, for the sides below")
     parser.add_argument("--sides", type=lambda text: [int(side) for side in text.split(",")], default=SIDES)
+    parser.add_argument("--only-memory", action="store_true", help="do not compare pictures")
+    parser.add_argument("--name", default="", help="goes to the end of the results' names")
     parser.add_argument("--peak", choices=["whole", "tiles"], help="print the bytes of one decode and no more")
     options = parser.parse_args()
     if options.peak:
         print(peak(options.bundle, options.sides[0], options.peak))
         return
-    saved = memory(options.bundle, options.sides)
+    saved, suffix = memory(options.bundle, options.sides), f"-{options.name}" if options.name else ""
+    publish(f"tiled-decode-memory{suffix}", "What does a picture save that is decoded in tiles?", saved, {})
+    if options.only_memory:
+        return
     model = open_bundle(options.bundle, LoadOptions({}, cache=False, tiles_above=1))
     rows = quality(model, options.sides)
-    publish("tiled-decode", "What does a picture lose that is decoded in tiles?", rows, {"memory": saved})
-    publish("tiled-decode-memory", "What does a picture save that is decoded in tiles?", saved, {})
+    publish(f"tiled-decode{suffix}", "What does a picture lose that is decoded in tiles?", rows, {"memory": saved})
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def test_a_run_from_a_saved_configuration_has_the_same_losses(finished: Path, tm
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_matrices_leaves_their_files(miniature: Path, pictures: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "lora"
     assert run(cli, ["train", str(miniature), *pictures, *SMALL, "--lora-rank", "2", "-o", str(folder)]) == 0

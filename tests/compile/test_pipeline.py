@@ -110,6 +110,7 @@ def test_an_unknown_precision_is_one_sentence(sd15_checkpoint: Path, tmp_path: P
         compile_checkpoint(job(sd15_checkpoint, tmp_path / "b", precision={"": "fp7"}), lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_damaged_stage_is_built_again(sd15_checkpoint: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(CACHE, cache, copy_function=os.link)
@@ -125,7 +126,7 @@ def test_a_damaged_stage_is_built_again(sd15_checkpoint: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
-@pytest.mark.parametrize("full", ["cache", "output"])
+@pytest.mark.parametrize("full", [pytest.param("cache", marks=pytest.mark.slow), "output"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(sd15_checkpoint: Path, tmp_path: Path, full: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -183,6 +183,7 @@ def base(sd15_checkpoint: Path, sd15_bundle: Path, tmp_path_factory: pytest.Temp
     return output
 
 
+@pytest.mark.slow
 def test_int8_takes_its_bases_ranges_while_verify_accepts_them_or_its_own_where_told(
     sd15_checkpoint: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_int8_takes_its_bases_ranges_while_verify_accepts_them_or_its_own_where_
     assert ways["with"].engine(Component.UNET).files != ways["told"].engine(Component.UNET).files
 
 
+@pytest.mark.slow
 def test_a_fine_tune_that_its_bases_ranges_clip_is_calibrated_anew_and_says_so(
     sd15_checkpoint: Path, base: Path, tmp_path: Path
 ) -> None:

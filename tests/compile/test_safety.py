@@ -55,7 +55,7 @@ def truth(checked: Checked) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("backend", [pytest.param("openvino", marks=pytest.mark.slow), "onnxruntime"])
 def test_an_engine_flags_what_diffusers_flags(checked: Checked, tmp_path: Path, backend: str) -> None:
     manifest, events = compiled(checked.folder, tmp_path / "b", backend, with_safety_checker=True)
     assert not [event for event in events if event.status is Status.NOTE]

@@ -193,6 +193,7 @@ def test_int8_is_calibrated_on_what_engines_before_it_give(sd15_checkpoint: Path
     assert manifest.engine(Component.TEXT_ENCODER).precision is Precision.INT8_WEIGHTS
 
 
+@pytest.mark.slow
 def test_a_tiny_decoder_that_a_precision_spoils_is_built_at_fp32(
     sd15_checkpoint: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

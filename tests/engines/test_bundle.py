@@ -142,6 +142,7 @@ def test_strict_mode_runs_one_fixed_shape_and_gives_the_same_picture(emoji: Mode
     assert np.array_equal(pixels(strict, MINE)[0], pixels(emoji, MINE)[0])
 
 
+@pytest.mark.slow
 def test_rows_that_are_prepared_later_change_nothing(emoji_bundle: Path) -> None:
     model = open_bundle(emoji_bundle, HERE)
     model.warm_up()

@@ -138,6 +138,7 @@ def test_a_curve_takes_no_row_count_away_before_it_is_sure(
         assert counts == ((1, 2) if num_rounds == SURE_ROUNDS else (1, 2, 4, 8))
 
 
+@pytest.mark.slow
 def test_a_bundle_that_was_tuned_is_loaded_with_its_curve(
     emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

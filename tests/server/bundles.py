@@ -72,12 +72,14 @@ class FakeLoader:
         if counts is None:
             return None
         smaller = loading.with_counts(counts)
-        self.held = [smaller if held is loading else held for held in self.held]
+        with self.lock:
+            self.held = [smaller if held is loading else held for held in self.held]
         return smaller
 
     def plan(self, bundles: Sequence[Bundle]) -> Sequence[Loading]:
         loadings = [self._loading(bundle) for bundle in bundles]
-        self.held += loadings
+        with self.lock:  # threads plan and release beside each other
+            self.held = [*self.held, *loadings]
         return loadings
 
     def load(self, bundle: Bundle, loading: Loading, failures: Failures) -> Core:
@@ -92,7 +94,7 @@ class FakeLoader:
         return Core(model, CoreConfig(), on_result=failures.note)
 
     def release(self, loading: Loading) -> None:
-        with self.lock:  # threads release beside each other
+        with self.lock:
             self.held = [held for held in self.held if held is not loading]
 
     def _bytes(self, bundle: Bundle) -> int:

@@ -192,6 +192,7 @@ def test_a_server_that_stops_measures_no_more(tmp_path: Path) -> None:
     assert not (tmp_path / "unet.json").exists()
 
 
+@pytest.mark.slow
 def test_a_compiled_bundle_learns_the_sizes_that_it_is_asked_for(
     emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

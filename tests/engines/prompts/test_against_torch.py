@@ -103,7 +103,7 @@ def truth_of(checkpoint: Checkpoint, **options: Any) -> np.ndarray[Any, Any]:
     return (made * 255).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize("clip_skip", [2, 3])
+@pytest.mark.parametrize("clip_skip", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_clip_skip_gives_diffusers_picture_of_that_layer(emoji: Model, checkpoint: Checkpoint, clip_skip: int) -> None:
     # as in A1111 both prompts are of that layer; diffusers' own clip_skip leaves the negative prompt at the last one
     positive, negative = (torch_states(checkpoint, [[(text, 1.0)]], clip_skip)[None] for text in ("a shark", "a cat"))
