@@ -34,13 +34,18 @@ lint: setup ## style, types and who may import whom
 	$(BIN)/lint-imports --no-cache
 
 # Two workers, since one exports or starts a process while the other waits; slow tests measure and run one by one.
+FAST := -m "not slow and not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: lint ## lint, and the tests that take seconds
-	$(BIN)/pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest $(FAST)
 
 test-all: lint ## lint, and all tests but those that need a GPU; writes docs/verification.md
 	@mkdir -p build
-	$(BIN)/pytest -m "not gpu" --junit-xml=build/tests.xml
-	$(BIN)/python -m tests.summary build/tests.xml docs/verification.md
+	failed=0; \
+	$(BIN)/pytest $(FAST) --junit-xml=build/tests.xml || failed=1; \
+	$(BIN)/pytest -m "slow and not gpu" --junit-xml=build/slow-tests.xml || failed=1; \
+	$(BIN)/python -m tests.summary build/tests.xml build/slow-tests.xml docs/verification.md; \
+	exit $$failed
 
 test-gpu: setup ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
@@ -76,5 +81,5 @@ wheel: setup ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built; .venv stays
-	rm -rf build/emoji build/shark.png build/lib build/bdist.* build/tests.xml dist *.egg-info src/*.egg-info
+	rm -rf build/emoji build/shark.png build/lib build/bdist.* build/tests.xml build/slow-tests.xml dist *.egg-info src/*.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

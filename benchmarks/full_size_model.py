@@ -16,7 +16,6 @@ import transformers
 from mezzotint.compile.diffusers_folder import load_scheduler, load_tokenizer, read_index, read_json
 from mezzotint.compile.single_file import DATA
 
-
 _SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
 _SMALL_UNET = {"block_out_channels": [32, 64, 64, 64], "cross_attention_dim": 32, "layers_per_block": 1}
 

@@ -16,7 +16,7 @@ asked of Stable Diffusion's own VAE too, whose pictures show nothing where its w
 
     python -m benchmarks.full_size_model build/sd15-vae --only-vae
     mezzotint compile build/sd15-vae -o build/sd15-vae-tiles --precision fp32 --height 512:512:1024 \
-        --width 512:512:1024 --max-rows 2 --tile-decoder --prompt "a cat"
+        --width 512:512:1024 --max-rows 2 --tile-decoder --decoder-parts 1
     python -m benchmarks.tiles build/sd15-vae-tiles --only-memory --name sd15-size --sides 768,1024
 """
 

@@ -1,4 +1,4 @@
-"""Writes what a full test run found as a Markdown page: ``python -m tests.summary build/tests.xml PAGE``."""
+"""Writes what full test runs found as a Markdown page: ``python -m tests.summary build/tests.xml… PAGE``."""
 
 import platform
 import sys
@@ -11,11 +11,11 @@ SLOW = "slow"
 _LIBRARIES = ("openvino", "onnxruntime", "torch", "diffusers", "numpy")
 
 
-def summary(results: Path) -> str:
+def summary(*results: Path) -> str:
     """Return the page: counts and seconds for each test file by tier, and the versions that were tried."""
     from importlib.metadata import version
 
-    cases = list(ElementTree.parse(results).getroot().iter("testcase"))
+    cases = [case for path in results for case in ElementTree.parse(path).getroot().iter("testcase")]
     properties = [(str(p.get("name")), p.get("value")) for case in cases for p in case.iter("property")]
     measured = [f"- {name}: {value}" for name, value in properties if name != SLOW]
     counts: dict[str, Counter[str]] = {}
@@ -43,7 +43,7 @@ def summary(results: Path) -> str:
             f"{total['passed']} passed, {total['failure'] + total['error']} failed, {total['skipped']} skipped.",
             "",
             *([*measured, ""] if measured else []),
-            f"The tests of `make test` took {seconds[False].total():.0f} s, the slow ones "
+            f"The tests of `make test` took {seconds[False].total():.0f} s, shared by two workers, the slow ones "
             f"{seconds[True].total():.0f} s more. What tests share, such as a compiled bundle, counts for the first "
             "that needs it.",
             "",
@@ -62,4 +62,5 @@ def _file(classname: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(summary(Path(sys.argv[1])), encoding="utf-8")
+    *runs, page = map(Path, sys.argv[1:])
+    page.write_text(summary(*runs), encoding="utf-8")

@@ -32,15 +32,17 @@ def test_seconds_of_slow_tests_stand_apart(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(TESTS)
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_collection_modifyitems\n")
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
-    results = tmp_path / "tests.xml"
-    subprocess.run([*command, f"--junit-xml={results}", str(tmp_path)], capture_output=True, check=False, cwd=ROOT)
-    found = ElementTree.parse(results)
-    for case in found.iter("testcase"):
-        case.set("time", SECONDS[case.get("name", "")])
-    found.write(results)
-    page = summary(results)
+    runs = {"not slow": tmp_path / "tests.xml", "slow": tmp_path / "slow-tests.xml"}
+    for marks, results in runs.items():
+        options = ("-m", marks, f"--junit-xml={results}", str(tmp_path))
+        subprocess.run([*command, *options], capture_output=True, check=False, cwd=ROOT)
+        found = ElementTree.parse(results)
+        for case in found.iter("testcase"):
+            case.set("time", SECONDS[case.get("name", "")])
+        found.write(results)
+    page = summary(*runs.values())
     assert "2 passed, 1 failed, 0 skipped." in page
-    assert "The tests of `make test` took 1 s, the slow ones 24 s more." in page
+    assert "The tests of `make test` took 1 s, shared by two workers, the slow ones 24 s more." in page
     assert "- size of it: 3 MB" in page
     assert "- slow" not in page
     (row,) = [line for line in page.splitlines() if "test_one.py" in line]
