@@ -111,7 +111,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/dreambooth"), help="where runs and bundles are kept")
     parser.add_argument("--store", type=Path, default=STORE, help="where pictures are kept")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--share", type=float, default=1.0, help="of the suite's pictures")
     parser.add_argument("--seeds", action="store_true", help="paint fp32's with other seeds too")
     return parser.parse_args(argv)
