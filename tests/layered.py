@@ -24,10 +24,11 @@ def layered_python(name: str, *requirements: str) -> Path:
         made = subprocess.run([*pip, *requirements], capture_output=True, text=True, check=False)
         if made.returncode:
             pytest.fail(f"{requirements} cannot be installed:\n{made.stderr}")
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        below = folder / "lib" / version / "site-packages" / "below.pth"
-        below.write_text(sysconfig.get_path("purelib") + "\n")
         done.write_text(str(requirements))
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    below = folder / "lib" / version / "site-packages" / "below.pth"
+    # not the path alone: what is installed to be edited is found by .pth files of its own
+    below.write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     return python
 
 

@@ -13,7 +13,7 @@ from mezzotint.trainer.evaluation.suite import Case, Group, Words, draw_cases
 from tests.trainer.evaluation.known import SUITE, gallery, noisy
 
 WORDS = Words("sks cat", "cat")
-CASES: Cases = draw_cases(SUITE, WORDS, 0.1)
+CASES: Cases = draw_cases(SUITE, WORDS, 0.15)
 
 
 def painted(case: Case, thing: str = "") -> Pixels:
