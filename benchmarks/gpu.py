@@ -22,7 +22,8 @@ from benchmarks.overhead import start_server
 from mezzotint import Client
 from mezzotint.engines import device
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.manifest import Component, Precision, read_manifest
+from mezzotint.engines.component import Component, Precision
+from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.model import Model
 from mezzotint.engines.timing import distinct_rows
 from mezzotint.engines.variants import FULL

@@ -18,8 +18,9 @@ from typing import Any
 
 from benchmarks.harness import CpuShare, interleaved, publish
 from mezzotint.compile.verify import load_one
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import MezzotintError
-from mezzotint.engines.manifest import Component, read_manifest
+from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.timing import distinct_rows
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8-weights", "int4-weights", "int8-hybrid", "int8", "int8-bf16")

@@ -19,7 +19,7 @@ from benchmarks.quality.paint import DEFAULTS, STORE, request_for
 from benchmarks.quality.report import Judged, judge_all
 from benchmarks.quality.swap import Candidate
 from mezzotint.engines.bundle import LoadOptions, open_bundle
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.variants import SHALLOW, has_variant
 

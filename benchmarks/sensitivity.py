@@ -35,7 +35,7 @@ from mezzotint.compile.sizes import engine_axes, pixel_ranges
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.targets import Target, rewritten
 from mezzotint.engines.bundle import cache_folder
-from mezzotint.engines.manifest import Component, Precision
+from mezzotint.engines.component import Component, Precision
 
 ROWS = 2
 _ROOT = "unet."  # the module that is exported

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from mezzotint.engines.manifest import Component, EngineEntry, read_manifest
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import EngineEntry, read_manifest
 from mezzotint.engines.memory import release_mapped, resident_bytes, trim_heap
 
 ROWS = (1, 2)

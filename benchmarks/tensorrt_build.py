@@ -26,8 +26,9 @@ from mezzotint.compile.stages import Stages
 from mezzotint.compile.targets import Target, rewritten
 from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan
 from mezzotint.engines.bundle import cache_folder
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import MezzotintError
-from mezzotint.engines.manifest import Component, EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.tensorrt_flavour import find_flavour
 
 

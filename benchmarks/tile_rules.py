@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.engines.backend import Engine
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.resample import averages, resampled
 from mezzotint.engines.tiles import Tiles, Tiling, small_copy

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from mezzotint.compile.checkpoint import Checkpoint, ScheduleSettings
 from mezzotint.compile.folders import link
 from mezzotint.compile.job import CompileJob
-from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import (
     MANIFEST,

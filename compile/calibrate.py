@@ -13,7 +13,7 @@ import onnxruntime
 from mezzotint.compile.graph import cut
 from mezzotint.compile.graph.quantise import best_range, sites
 from mezzotint.compile.reference import Arrays
-from mezzotint.engines.manifest import Component, Precision
+from mezzotint.engines.component import Component, Precision
 
 _MAX_ROWS = 160  # more samples move no range by a step of its grid
 _ROWS_OF_CALL = 4

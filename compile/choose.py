@@ -8,8 +8,8 @@ from mezzotint.compile.measure import host, times_in_pairs
 from mezzotint.compile.precision import check_backend
 from mezzotint.engines.backend import Engine
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component, Precision
 from mezzotint.engines.timing import distinct_rows
 
 ROWS = (2,)  # a guided picture; what most calls hold on a CPU

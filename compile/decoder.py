@@ -10,8 +10,9 @@ from mezzotint.compile.job import CompileJob
 from mezzotint.compile.maker import Candidate, Maker
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.targets import Target, in_parts
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 
 MAX_STEPS = 2
 _GUIDED_ROWS = 2

@@ -22,9 +22,10 @@ from mezzotint.compile.checkpoint import Checkpoint, text_settings
 from mezzotint.compile.graph import named_weights, nodes
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.engines.canvas import MASK, MASKED
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.guidance import GUIDANCE
-from mezzotint.engines.manifest import Component, TensorSpec
+from mezzotint.engines.manifest import TensorSpec
 
 ONNX_FILE = "model.onnx"
 COMPONENTS = (Component.TEXT_ENCODER, Component.UNET, Component.VAE_DECODER, Component.VAE_ENCODER)

@@ -28,7 +28,7 @@ from mezzotint.compile.checkpoint import Checkpoint, checkpoint_digest
 from mezzotint.compile.diffusers_folder import TEXT_ENCODER, UNET, first_line, settle
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.single_file import read_state
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MergedEntry
 

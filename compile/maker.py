@@ -12,9 +12,10 @@ from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
 from mezzotint.compile.targets import Target, with_channels_last_norms
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError, EngineFailed
-from mezzotint.engines.manifest import Component, EngineEntry, Measured, Precision
+from mezzotint.engines.manifest import EngineEntry, Measured
 from mezzotint.engines.prepared import row_counts
 from mezzotint.engines.variants import stem
 

@@ -26,9 +26,10 @@ from mezzotint.compile.sizes import engine_axes, latent_entry, pixel_ranges, row
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
 from mezzotint.compile.targets import Target, for_tiles, rewritten, with_step_cache
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.folders import whole_folder
-from mezzotint.engines.manifest import AxisRange, Component, Precision, read_manifest
+from mezzotint.engines.manifest import AxisRange, read_manifest
 from mezzotint.engines.variants import FULL, TILE, TINY
 
 

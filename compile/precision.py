@@ -23,8 +23,8 @@ from mezzotint.compile.float16_graph import to_float16_graph
 from mezzotint.compile.graph.quantise import Ranges, round_activations, sensitive
 from mezzotint.compile.graph.zero_points import Offset, fold_zero_points
 from mezzotint.compile.weights import Convert, Weight
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Precision
 
 _BACKENDS = ("openvino", "onnxruntime", "tensorrt")
 _TENSORRT = (

@@ -15,7 +15,8 @@ from mezzotint.compile.graph import quantise, structure
 from mezzotint.compile.reference import Arrays, read, write
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.targets import Target
-from mezzotint.engines.manifest import INNER, STATISTICS, Component
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import INNER, STATISTICS
 from mezzotint.engines.variants import TINY
 
 Ranges = dict[str, tuple[float, float]]

@@ -18,7 +18,7 @@ from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.export import part
 from mezzotint.engines import guidance
 from mezzotint.engines.canvas import MASK, MASKED
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 
 NUM_STEPS = 10
 GUIDANCE = 5.0

@@ -13,7 +13,8 @@ from PIL import Image as Picture
 from mezzotint.compile.measure import host
 from mezzotint.compile.stages import StageResult
 from mezzotint.compile.verify import psnr_db
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest, Measured
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import EngineEntry, Manifest, Measured
 from mezzotint.engines.variants import title
 
 JSON_FILE = "compile_report.json"

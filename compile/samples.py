@@ -18,7 +18,7 @@ from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.job import CompileJob, read_prompts
 from mezzotint.compile.reference import Arrays, final_latents, recorded_calls
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 
 GUIDANCE = 6.0
 FIRST_SEED = 5000

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.export import latent_factor, latent_multiple
 from mezzotint.compile.job import CompileJob
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.manifest import AxisRange, Component, LatentEntry
+from mezzotint.engines.manifest import AxisRange, LatentEntry
 
 SIDES = ("height", "width")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.compile.job import Report, StageEvent, Status
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import BundleError, MezzotintError
 from mezzotint.engines.folders import remove_leftovers
 

@@ -10,8 +10,9 @@ from typing import Any
 from mezzotint.compile.export import ONNX_FILE, Part
 from mezzotint.compile.graph import cut, decoder, modules, nodes, norms, rewrite, statistics, step_cache
 from mezzotint.compile.stages import Stages, code_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.manifest import AxisRange, Component, TensorSpec
+from mezzotint.engines.manifest import AxisRange, TensorSpec
 from mezzotint.engines.tiles import RING
 from mezzotint.engines.variants import FULL, SHALLOW, TILE, stem
 

@@ -7,7 +7,8 @@ from mezzotint.compile.checkpoint import Checkpoint
 from mezzotint.compile.export import part
 from mezzotint.compile.graph.statistics import GIVEN
 from mezzotint.compile.reference import Arrays
-from mezzotint.engines.manifest import INNER, STATISTICS, Component
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import INNER, STATISTICS
 from mezzotint.engines.variants import TILE, stem
 
 NAME = stem(Component.VAE_DECODER, TILE)

@@ -12,8 +12,8 @@ from mezzotint.compile.diffusers_folder import load_module, read_json
 from mezzotint.compile.export import Part, latent_factor, part
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import code_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CheckpointError
-from mezzotint.engines.manifest import Component
 
 NAME = "vae_decoder_tiny"
 _CLASS = "AutoencoderTiny"

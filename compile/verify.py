@@ -14,9 +14,10 @@ import numpy.typing as npt
 from mezzotint.compile.reference import Arrays
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.device import to_host
 from mezzotint.engines.errors import VerifyError
-from mezzotint.engines.manifest import Component, EngineEntry, Measured, Precision
+from mezzotint.engines.manifest import EngineEntry, Measured
 from mezzotint.engines.variants import title
 
 # Half-way, in dB, between what sound engines measured (the least of four models) and an engine

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.component import Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.shapes import CompiledShapes, Uses
 
 Array: TypeAlias = Any

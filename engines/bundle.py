@@ -4,7 +4,6 @@ Imports the manifest, prompts and backends; a bundle is never changed after it h
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,14 @@ from pathlib import Path
 
 from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import check_runtime, get_backend, installed_version
+from mezzotint.engines.bundle_files import check_digests, digests_of, file_digest, file_size
+from mezzotint.engines.component import Component
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
 from mezzotint.engines.decode_room import whole_pixels
 from mezzotint.engines.embedding_file import EmbeddingPath
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
+from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.memory import resident_bytes
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prepared import Wanted, fit, max_rows, row_counts
@@ -174,11 +175,11 @@ def opening_bundle(folder: Path, options: LoadOptions, loading: Loading | None =
     Leaving waits for them; nothing may be made of the model before. Raises what ``open_bundle`` raises.
     """
     manifest = read_manifest(folder)
-    digests = _digests(manifest)
-    large = {name: sha for name, sha in digests.items() if _size(folder / name) > _LARGE_BYTES}
-    _check(folder, {name: sha for name, sha in digests.items() if name not in large})
+    digests = digests_of(manifest)
+    large = {name: sha for name, sha in digests.items() if file_size(folder / name) > _LARGE_BYTES}
+    check_digests(folder, {name: sha for name, sha in digests.items() if name not in large})
     with ThreadPoolExecutor(1) as pool:
-        checked = pool.submit(_check, folder, large)
+        checked = pool.submit(check_digests, folder, large)
         model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
         try:
             yield model
@@ -204,20 +205,6 @@ def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manife
     own = {key: engine.entry for key, engine in wanted.items()}
     entries = tuple(own.get((entry.component, entry.variant), entry) for entry in manifest.engines)
     return manifest.model_copy(update={"engines": entries})
-
-
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file of the bundle with the manifest's digest. Raises BundleError."""
-    _check(folder, _digests(manifest))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hex. Raises BundleError where it cannot be read."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); compile the bundle again") from None
 
 
 def cache_folder() -> Path:
@@ -258,7 +245,7 @@ def wanted_engines(folder: Path, options: LoadOptions) -> dict[EngineKey, Wanted
         file = curves.get((given.component, given.variant))
         entry, counts = _as_measured(given, file, size_of_engine(given, own_size(manifest)))
         counts = (1,) if options.strict else counts
-        sizes = sum(_size(folder / name) for name in entry.files)
+        sizes = sum(file_size(folder / name) for name in entry.files)
         packs = get_backend(entry.backend).packs_each_shape
         found[entry.component, entry.variant] = Wanted(entry, counts, sizes, packs)
     return found
@@ -270,29 +257,6 @@ def _as_measured(given: EngineEntry, file: Path | None, own: Size) -> tuple[Engi
     entry = with_curve(given, curve_of(rounds))
     counts = row_counts(entry)
     return entry, counts if is_sure(rounds) else tuple(sorted({*counts, *row_counts(given)}))
-
-
-def _digests(manifest: Manifest) -> dict[str, str]:
-    """Return the SHA-256 of each of a bundle's files by name."""
-    return {name: sha for entry in manifest.engines for name, sha in entry.files.items()} | manifest.text.files
-
-
-def _check(folder: Path, digests: Mapping[str, str]) -> None:
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(file_digest, (folder / name for name in digests))
-        for (name, expected), actual in zip(digests.items(), found, strict=True):
-            if actual != expected:
-                raise BundleError(
-                    f"{folder / name}: sha256 is {actual[:12]}…, the manifest says {expected[:12]}…; "
-                    "the file was changed or damaged, compile the bundle again"
-                )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); compile the bundle again") from None
 
 
 def _load(folder: Path, wanted: Wanted, digest: str, options: LoadOptions, shapes: CompiledShapes | None) -> Engine:

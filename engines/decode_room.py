@@ -6,7 +6,8 @@ Imports what it looks at alone: the manifest, row counts and shapes.
 import logging
 from collections.abc import Mapping
 
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.prepared import Wanted
 from mezzotint.engines.shapes import CompiledShapes
 from mezzotint.engines.sizes import own_size

@@ -6,8 +6,9 @@ pixels, noised to the level of a strength, and denoised at the new size by a sec
 
 from dataclasses import dataclass
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.variants import FULL, has_variant
 
 LATENT, LANCZOS = "latent", "lanczos"

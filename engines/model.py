@@ -15,8 +15,9 @@ import numpy.typing as npt
 from mezzotint.engines import device
 from mezzotint.engines.backend import Array, CompilesShapes, Engine, OffHost
 from mezzotint.engines.batch import Batch
+from mezzotint.engines.component import Component
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.planner import Planner
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.encoder import TextEncoder

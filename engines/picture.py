@@ -61,7 +61,6 @@ def parameters_text(
         embeddings: the textual-inversion files of its prompts, each with its name and digest.
         num_tiles: in how many tiles it was decoded; 0 is as a whole.
     """
-    strength = request.variation.subseed_strength
     settings = {
         "Steps": str(request.steps),
         "Sampler": sampler_label,
@@ -70,20 +69,10 @@ def parameters_text(
         "Seed": str(seed),
         "Size": f"{size[1]}x{size[0]}",
         "Model": model,
-        "Variation seed": str(subseed) if strength else "",
-        "Variation seed strength": _number(strength) if strength else "",
-        "Denoising strength": _number(request.start.strength) if request.start.is_given else "",
-        "Mask blur": _number(request.start.mask_blur) if request.start.mask else "",
+        **_variation(request, subseed),
+        **_start(request),
         **_hires(request),
-        "Resize mode": request.start.resize_mode.capitalize(),
-        "CFG Rescale": _number(request.guidance_rescale) if request.guidance_rescale else "",
-        "Guidance interval": _interval(request),
-        "Step cache": _step_cache(request),
-        "Decode tiles": str(num_tiles) if num_tiles else "",
-        "Decoder": request.decoder if request.decoder != FULL else "",
-        "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
-        "Eta DDIM": _number(request.eta) if request.eta else "",
-        "Spacing": request.spacing,
+        **_ways(request, num_tiles),
         "Safety checker": safety,
         "TI hashes": embeddings,
         "Engine": digest[:12],
@@ -179,9 +168,19 @@ def _number(value: float) -> str:
     return np.format_float_positional(value, trim="-")
 
 
-def _interval(request: Request) -> str:
-    start, end = request.guidance_start, request.guidance_end
-    return "" if (start, end) == (0.0, 1.0) else f"{_number(start)}-{_number(end)}"
+def _variation(request: Request, subseed: int) -> dict[str, str]:
+    strength = request.variation.subseed_strength
+    if not strength:
+        return {}
+    return {"Variation seed": str(subseed), "Variation seed strength": _number(strength)}
+
+
+def _start(request: Request) -> dict[str, str]:
+    start = request.start
+    return {
+        "Denoising strength": _number(start.strength) if start.is_given else "",
+        "Mask blur": _number(start.mask_blur) if start.mask else "",
+    }
 
 
 def _hires(request: Request) -> dict[str, str]:
@@ -194,6 +193,25 @@ def _hires(request: Request) -> dict[str, str]:
         "Hires steps": str(hires.hires_steps) if hires.hires_steps else "",
         "Hires upscaler": hires.upscaler.capitalize(),
     }
+
+
+def _ways(request: Request, num_tiles: int) -> dict[str, str]:
+    return {
+        "Resize mode": request.start.resize_mode.capitalize(),
+        "CFG Rescale": _number(request.guidance_rescale) if request.guidance_rescale else "",
+        "Guidance interval": _interval(request),
+        "Step cache": _step_cache(request),
+        "Decode tiles": str(num_tiles) if num_tiles else "",
+        "Decoder": request.decoder if request.decoder != FULL else "",
+        "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
+        "Eta DDIM": _number(request.eta) if request.eta else "",
+        "Spacing": request.spacing,
+    }
+
+
+def _interval(request: Request) -> str:
+    start, end = request.guidance_start, request.guidance_end
+    return "" if (start, end) == (0.0, 1.0) else f"{_number(start)}-{_number(end)}"
 
 
 def _step_cache(request: Request) -> str:

@@ -4,11 +4,12 @@ from functools import lru_cache
 
 from mezzotint.engines import guidance
 from mezzotint.engines.canvas import MASK, Canvas, read_given
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import most_rows, unet_calls
 from mezzotint.engines.hires import LANCZOS
 from mezzotint.engines.image import Image
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
+from mezzotint.engines.manifest import EngineEntry, Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.rows import Saying, rows_of

@@ -6,8 +6,9 @@ Imports the manifest and rows alone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import OverMemoryBudget
-from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.memory import size_text
 from mezzotint.engines.rows import Curve, knee, split_rows
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.composition import Part, split_and
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.hires import ONCE, Hires
-from mezzotint.engines.manifest import AxisRange, Component, Manifest
+from mezzotint.engines.manifest import AxisRange, Manifest
 from mezzotint.engines.noise import MAX_SEED
 from mezzotint.engines.prompts.rows import max_chunks
 from mezzotint.engines.schedule import Spacing

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.sampling import skipped_steps
 from mezzotint.engines.variants import FULL, has_variant
 

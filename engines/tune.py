@@ -12,10 +12,12 @@ from pathlib import Path
 
 from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.bundle import LoadOptions, check_files, curve_files, file_digest, served_entries
+from mezzotint.engines.bundle import LoadOptions, curve_files, served_entries
+from mezzotint.engines.bundle_files import check_files, file_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import add_rounds, curve_of, measure_rounds
-from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
+from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows, possible_counts
 from mezzotint.engines.request import Request, check_request, size_of

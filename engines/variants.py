@@ -8,7 +8,8 @@ one, which is the whole decoder for parts of pictures that are too large for it 
 
 import itertools
 
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import EngineEntry, Manifest
 
 FULL = "full"
 SHALLOW = "shallow"

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
 from mezzotint.engines.rows import split_rows

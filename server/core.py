@@ -85,12 +85,7 @@ class Core:
         )
         engines = Watched(model, self._on_call, clock)
         self._loop = Loop(
-            engines,
-            self._scheduler,
-            on_step=self._on_step,
-            on_leave=self._on_leave,
-            on_result=on_result,
-            clock=clock,
+            engines, self._scheduler, on_step=self._on_step, on_leave=self._on_leave, on_result=on_result, clock=clock
         )
         self._executor = ThreadPoolExecutor(min(_MAX_WORKERS, available_cpus()), f"mezzotint-{model.name}-worker")
         self._jobs: dict[Image, Job] = {}  # the loop thread's own, as is the outlook

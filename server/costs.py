@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.curves import EngineCurves
 from mezzotint.engines.evaluations import UNetCall
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
 from mezzotint.engines.prompts.rows import num_chunks

@@ -7,8 +7,9 @@ from typing import Any
 
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.bundle import LoadOptions, served_entries
+from mezzotint.engines.component import Component
 from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.model import Model
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core

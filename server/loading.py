@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mezzotint.engines.budget import MemoryBudget
-from mezzotint.engines.bundle import Loading, LoadOptions, file_digest
+from mezzotint.engines.bundle import Loading, LoadOptions
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.memory import give_back

@@ -7,9 +7,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.picture import check_format, encode_picture, parameters_text
 from mezzotint.engines.request import sampler_of, size_of

@@ -3,15 +3,14 @@
 import itertools
 
 from mezzotint.engines.canvas import MASK, MASKED
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.manifest import (
     INNER,
     STATISTICS,
     AxisRange,
-    Component,
     EngineEntry,
     LatentEntry,
     Manifest,
-    Precision,
     SafetyEntry,
     ScheduleEntry,
     SourceEntry,

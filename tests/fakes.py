@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mezzotint.engines.canvas import MASK, MASKED
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.image import Stage
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
+from mezzotint.engines.manifest import EngineEntry, Manifest
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.safety import CLIP_PIXELS, CONCEPT_SCORES, SPECIAL_SCORES

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mezzotint.engines.manifest import AxisRange, Component, EngineEntry, Precision, TensorSpec
+from mezzotint.engines.component import Component, Precision
+from mezzotint.engines.manifest import AxisRange, EngineEntry, TensorSpec
 
 CHANNELS = 32
 HIDDEN = 256

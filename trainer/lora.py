@@ -15,7 +15,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from safetensors.torch import save_file
 
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import TrainError
 from mezzotint.engines.folders import whole_file
 from mezzotint.trainer.model_card import FILE, ModelCard

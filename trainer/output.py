@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import torch
 
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import TrainError
 from mezzotint.engines.folders import whole_folder
 from mezzotint.trainer.base import Base

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 
 _STAMP = "mezzotint-peers.json"
 

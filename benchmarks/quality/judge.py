@@ -10,7 +10,8 @@ from benchmarks.quality.cases import GROUNDS, Case, named_pictures, targets
 from benchmarks.quality.metrics import Floats, Pixels, psnr_db
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.manifest import Component, read_manifest
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import read_manifest
 from mezzotint.trainer.evaluation.pictures import grounds_of
 from mezzotint.trainer.evaluation.statistics import Bools
 

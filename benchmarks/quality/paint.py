@@ -14,7 +14,8 @@ import numpy as np
 
 import mezzotint.engines
 from benchmarks.quality.metrics import Pixels
-from mezzotint.engines.bundle import LoadOptions, file_digest, open_bundle
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.generate import generate
 from mezzotint.engines.manifest import MANIFEST
 from mezzotint.engines.model import Model

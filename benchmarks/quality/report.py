@@ -11,7 +11,7 @@ from benchmarks.quality.cases import Case, targets
 from benchmarks.quality.judge import Judge, ground_as_asked, named_psnr_db
 from benchmarks.quality.metrics import STATISTICS, Comparison, Floats, Pixels, bootstrap, compare, points, share
 from benchmarks.quality.swap import Candidate
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.trainer.evaluation.sheets import sheet
 from mezzotint.trainer.evaluation.statistics import Bools

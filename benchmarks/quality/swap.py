@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.paint import STORE
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import BundleError, InvalidRequest
-from mezzotint.engines.manifest import MANIFEST, Component, Precision, read_manifest
+from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.request import Request
 
 _FIXED = {"prompt", "seed", "num_images"}  # a case says these

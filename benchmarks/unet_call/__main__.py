@@ -24,7 +24,7 @@ from mezzotint.compile.graph.rewrite import REWRITES, Rewrite
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.verify import snr_db
 from mezzotint.engines.bundle import cache_folder
-from mezzotint.engines.manifest import Component, Precision
+from mezzotint.engines.component import Component, Precision
 
 ROWS = 2
 PASSES = (*REWRITES, channels_last_norms)

@@ -14,7 +14,7 @@ import openvino as ov
 from mezzotint.compile.export import ONNX_FILE
 from mezzotint.compile.graph import quantise, rewrite
 from mezzotint.compile.precision import derive
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 
 CONFIG: dict[str, Any] = {
     "INFERENCE_PRECISION_HINT": "f32",  # unless the precision says otherwise

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from mezzotint.compile.graph.modules import path_of
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 
 MIN_CHANNELS = 16  # a convolution to or from fewer touches latents or pixels: int8 there costs 2–5 dB and saves nothing
 _UINT8_STEPS, _INT8_STEPS = 255, 127

@@ -8,10 +8,11 @@ from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.compile.stages import Stages, code_digest
 from mezzotint.compile.tensorrt import plan
 from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan, check_target
-from mezzotint.engines.bundle import check_files, file_digest
+from mezzotint.engines.bundle_files import check_files, file_digest
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.folders import whole_folder
-from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, Precision, read_manifest
+from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.tensorrt_flavour import RTX, find_flavour
 from mezzotint.engines.variants import stem, title
 

@@ -21,9 +21,10 @@ from mezzotint.engines import device
 from mezzotint.engines.backend import Array, EngineOptions
 from mezzotint.engines.backends import cuda
 from mezzotint.engines.backends.onnxruntime_providers import CPU, ON_CUDA, providers
+from mezzotint.engines.component import Precision
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import Rows, call_in_parts
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ were run on one H200; TensorRT's have been refused alone, where its library is m
 from typing import Literal
 
 from mezzotint.engines.backend import EngineOptions
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.component import Precision
+from mezzotint.engines.manifest import EngineEntry
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -15,9 +15,10 @@ import openvino as ov
 
 from mezzotint.engines.backend import Array, EngineOptions
 from mezzotint.engines.backends.openvino_blobs import Blobs
+from mezzotint.engines.component import Precision
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
 from mezzotint.engines.shapes import CompiledShapes, Shapes, Uses

@@ -33,8 +33,9 @@ from mezzotint.engines.backends.tensorrt_plan import (
     choose_profile,
     layout,
 )
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import padded, split_rows
 from mezzotint.engines.tensorrt_flavour import find_flavour
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Precision, TensorSpec
+from mezzotint.engines.manifest import EngineEntry, TensorSpec
 from mezzotint.engines.remote import INSIDE, PROTOCOL, RemoteModel
 
 Rows = npt.NDArray[np.float32]

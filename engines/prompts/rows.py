@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest, MezzotintError, ShapeNotCompiled
-from mezzotint.engines.manifest import Component, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.chunks import Chunks, padded
 from mezzotint.engines.prompts.editing import texts_by_step

@@ -10,7 +10,8 @@ import numpy as np
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.proto import kserve_pb2 as pb
 from mezzotint.server.kserve.memory import Place, Regions
-from mezzotint.server.kserve.tensors import OUTPUTS, Array, Datatype, Tensor, input_tensor
+from mezzotint.server.kserve.tensor import Datatype, Tensor
+from mezzotint.server.kserve.tensors import OUTPUTS, Array, input_tensor
 
 _CONTENTS = {
     Datatype.INT32: "int_contents",

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.server.ray.config import STATS_SECONDS, Deployment, deployment_of

@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import check_runtime, get_backend
-from mezzotint.engines.bundle import check_files
+from mezzotint.engines.bundle_files import check_files
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.prepared import row_counts

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from mezzotint.engines.bundle import check_files
+from mezzotint.engines.bundle_files import check_files
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import MANIFEST, Component, EngineEntry, Manifest, read_manifest
+from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, read_manifest
 from mezzotint.engines.remote import INSIDE, PROTOCOL, RemoteModel
 from mezzotint.engines.variants import served_engines, stem
 from mezzotint.server.kserve.tensors import STREAM

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import EngineEntry, Precision, TensorSpec
+from mezzotint.engines.manifest import EngineEntry, TensorSpec
 from mezzotint.engines.remote import DIGEST
-from mezzotint.server.kserve.tensors import INPUTS, OUTPUTS, Tensor, tensors_of
+from mezzotint.server.kserve.tensor import Tensor
+from mezzotint.server.kserve.tensors import INPUTS, OUTPUTS, tensors_of
 
 Fields: TypeAlias = Sequence[tuple[str, Any]]
 """Fields of a message by name; a value is text, a number, a ``Word``, a list of numbers, or fields again."""

@@ -11,9 +11,10 @@ from benchmarks.quality.cases import named_pictures, targets
 from benchmarks.quality.metrics import psnr_db
 from benchmarks.quality.paint import code_digest
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import Component, read_manifest
+from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 

@@ -12,7 +12,7 @@ from benchmarks.sensitivity import groups, noise_to_signal, position_and_kind
 from benchmarks.unet_call import operations, variants
 from benchmarks.unet_call.__main__ import PASSES, all_variants
 from benchmarks.unet_call.variants import Variant
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 
 CHANNELS, OUT, SIDE = 32, 128, 8
 

@@ -8,7 +8,7 @@ import pytest
 
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 
 

@@ -14,7 +14,7 @@ from mezzotint.cli import cli
 from mezzotint.cli.errors import run
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.verify import psnr_db
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.manifest import read_manifest
 from tests.cli.conftest import started
 from tests.conftest import BUILD, EMOJI, ROOT, SMALL, compile_by_hand

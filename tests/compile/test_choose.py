@@ -7,8 +7,8 @@ import pytest
 from mezzotint.compile.choose import check_precisions, precisions
 from mezzotint.compile.job import CompileJob
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component, Precision
 
 
 def job(backend: str, precision: dict[str, str]) -> CompileJob:

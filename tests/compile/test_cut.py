@@ -21,8 +21,8 @@ from mezzotint.compile.graph.step_cache import feature_module, split
 from mezzotint.compile.precision import derive
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.verify import snr_db
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError, InvalidRequest
-from mezzotint.engines.manifest import Component, Precision
 from tests.conftest import CACHE, EMOJI
 from tests.tiny_onnx import tiny_inputs, write_tiny_onnx
 

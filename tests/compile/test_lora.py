@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mezzotint.compile.checkpoint import BASE_DIGEST, Checkpoint, load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.lora import merge_loras
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MergedEntry
 from tests.conftest import EMOJI

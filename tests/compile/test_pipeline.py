@@ -14,10 +14,12 @@ import pytest
 
 from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
-from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle_files import check_files
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CompileError, InvalidRequest
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import AxisRange, Component, read_manifest
+from mezzotint.engines.manifest import AxisRange, read_manifest
 from mezzotint.engines.request import Request
 from tests.compile.jobs import ends_of, events_of, job
 from tests.conftest import BUILD, CACHE, ROOT

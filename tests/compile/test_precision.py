@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mezzotint.compile.precision import derive
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Precision
 from tests.tiny_onnx import tiny_inputs, tiny_spec, tiny_weights, write_tiny_onnx
 
 OPTIONS = EngineOptions(num_threads=1, row_counts=(2,))

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mezzotint.compile.calibrate import observe
 from mezzotint.compile.graph.quantise import best_range, grid, round_activations, sensitive, sites
 from mezzotint.compile.precision import derive
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Precision
 from tests.tiny_onnx import tiny_inputs, write_tiny_onnx
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mezzotint.compile.resident import resident_by_rows
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component, read_manifest
+from mezzotint.engines.manifest import read_manifest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what a process takes")
 

@@ -17,9 +17,10 @@ from mezzotint.compile.export import ONNX_FILE, Part, export_graph, exported, fi
 from mezzotint.compile.graph.structure import structure_digest
 from mezzotint.compile.job import StageEvent, Status
 from mezzotint.compile.stages import Stages
-from mezzotint.engines.bundle import check_files, file_digest
+from mezzotint.engines.bundle_files import check_files, file_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import Component, Manifest, TensorSpec, read_manifest
+from mezzotint.engines.manifest import Manifest, TensorSpec, read_manifest
 from tests.compile.jobs import ends_of, events_of, job
 from tests.conftest import BUILD, CACHE, EMOJI
 from tests.fine_tunes import write_fine_tune

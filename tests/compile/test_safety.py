@@ -16,10 +16,12 @@ from mezzotint.compile.architecture import weights_digest
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import StageEvent, Status
 from mezzotint.compile.safety import Checker, load_checker, read_entry
-from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle_files import check_files
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import Component, Manifest, Precision, SafetyEntry, read_manifest
+from mezzotint.engines.manifest import Manifest, SafetyEntry, read_manifest
 from mezzotint.engines.request import Request
 from mezzotint.engines.safety import CONCEPT_SCORES, SPECIAL_SCORES, SafetyChecker, clip_input, is_flagged
 from mezzotint.engines.variants import FULL

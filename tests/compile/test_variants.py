@@ -18,10 +18,12 @@ from mezzotint.compile.decoder import even_parts, fewest_parts, guided_step_ms
 from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.compile.stages import StageResult, Stages
-from mezzotint.engines.bundle import LoadOptions, check_files, open_bundle
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.bundle_files import check_files
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CheckpointError, InvalidRequest, VerifyError
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import Component, Manifest, Precision, read_manifest
+from mezzotint.engines.manifest import Manifest, read_manifest
 from mezzotint.engines.request import Request
 from tests.compile.jobs import ends_of, events_of, job
 from tests.miniatures import write_tiny_decoder

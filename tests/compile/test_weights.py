@@ -17,7 +17,7 @@ from mezzotint.compile.verify import snr_db
 from mezzotint.compile.weights import packed
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 from tests.tiny_onnx import tiny_spec
 
 # Of a layer against the same rounded weights in numpy: OpenVINO rounds activations on the fly and computes in bfloat16.

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mezzotint.compile.graph.zero_points import fold_zero_points
 from mezzotint.compile.precision import derive
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 
 FIRST, BELOW = 16, 32
 SAME = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

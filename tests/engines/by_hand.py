@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from mezzotint.engines.backend import Engine
+from mezzotint.engines.component import Component
 from mezzotint.engines.evaluations import unet_calls
 from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.request import Request

@@ -21,9 +21,10 @@ from mezzotint.engines.bundle import (
     parse_devices,
     plan_loading,
 )
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError, DeviceNotFound
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
+from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image as Pillow
 
 from mezzotint.engines.batch import Batch
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.generate import generate, run_call
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import SAMPLERS

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from mezzotint.engines import timing
-from mezzotint.engines.bundle import LoadOptions, curve_files, file_digest, open_bundle, wanted_engines
+from mezzotint.engines.bundle import LoadOptions, curve_files, open_bundle, wanted_engines
+from mezzotint.engines.bundle_files import file_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.curves import (
     MAX_ROUNDS,
     SURE_ROUNDS,
@@ -17,7 +19,7 @@ from mezzotint.engines.curves import (
     with_curve,
 )
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
-from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
+from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.prepared import max_rows, row_counts
 from mezzotint.engines.rows import knee
 from mezzotint.engines.sizes import Size, axis_lengths, own_size, size_of_engine

@@ -12,9 +12,10 @@ from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.engines import guidance
 from mezzotint.engines.batch import Batch
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import Component, Manifest, TensorSpec
+from mezzotint.engines.manifest import Manifest, TensorSpec
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from tests.fake_manifest import fake_manifest

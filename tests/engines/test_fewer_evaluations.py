@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mezzotint.engines.batch import Batch
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.generate import generate, run_call
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL

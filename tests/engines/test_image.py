@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mezzotint.engines import device
+from mezzotint.engines.component import Component
 from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import NUM_KEPT

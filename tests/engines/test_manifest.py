@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
-from mezzotint.engines.manifest import Component, EngineEntry, Manifest
+from mezzotint.engines.component import Component
+from mezzotint.engines.manifest import EngineEntry, Manifest
 from tests.fake_manifest import fake_manifest
 
 Entries = list[EngineEntry]

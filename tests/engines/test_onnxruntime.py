@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mezzotint.engines.backend import EngineOptions, GpuOptions
 from mezzotint.engines.backends import openvino
 from mezzotint.engines.backends.onnxruntime import BACKEND
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import Precision
 from tests.conftest import ROOT
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
 

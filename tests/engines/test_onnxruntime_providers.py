@@ -6,7 +6,7 @@ import pytest
 
 from mezzotint.engines.backend import EngineOptions, GpuOptions
 from mezzotint.engines.backends.onnxruntime_providers import CUDA, TENSORRT, providers
-from mezzotint.engines.manifest import Precision
+from mezzotint.engines.component import Precision
 from tests.tiny_onnx import tiny_spec
 
 SPEC = tiny_spec(Path("unet.onnx"), "onnxruntime")

@@ -13,8 +13,9 @@ from mezzotint.compile.build import build
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends.openvino import BACKEND
 from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.shapes import CompiledShapes
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx
 

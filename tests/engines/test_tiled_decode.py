@@ -12,9 +12,9 @@ import torch
 from mezzotint.compile.verify import psnr_db
 from mezzotint.engines.batch import Batch
 from mezzotint.engines.bundle import LoadOptions, open_bundle, plan_loading, wanted_engines
+from mezzotint.engines.component import Component
 from mezzotint.engines.generate import generate, run_call
 from mezzotint.engines.image import Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.resample import bilinear, resampled

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.decode_room import whole_pixels
 from mezzotint.engines.generate import generate
 from mezzotint.engines.image import Image, Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.prepared import Wanted
 from mezzotint.engines.request import Request

@@ -10,8 +10,9 @@ import pytest
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.backends.triton import CallFailed, TritonEngine, checked
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
-from mezzotint.engines.manifest import Component, EngineEntry
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.remote import RemoteModel
 from tests.fake_manifest import fake_manifest
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mezzotint.engines.bundle import Loading, file_digest
+from mezzotint.engines.bundle import Loading
+from mezzotint.engines.bundle_files import file_digest
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import OverMemoryBudget
-from mezzotint.engines.manifest import MANIFEST, Component, read_manifest
+from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.prepared import Wanted, shed
 from mezzotint.server.catalog import Bundle
 from mezzotint.server.config import CoreConfig

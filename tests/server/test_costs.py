@@ -7,9 +7,9 @@ import pytest
 from PIL import Image as Picture
 
 from mezzotint.engines.batch import Batch
+from mezzotint.engines.component import Component
 from mezzotint.engines.generate import run_call
 from mezzotint.engines.image import Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.request import Request
 from mezzotint.engines.sizes import Size
 from mezzotint.engines.start import Start

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.start import settle
 from mezzotint import Client, MezzotintClientError
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Progress

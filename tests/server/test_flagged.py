@@ -14,8 +14,8 @@ from PIL import Image
 from mezzotint import MezzotintClientError
 from mezzotint.cli import cli
 from mezzotint.cli.errors import run
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.picture import parse_parameters, read_parameters
 from mezzotint.engines.variants import FULL
 from mezzotint.proto.aio import AsyncStream

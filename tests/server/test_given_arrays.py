@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mezzotint import AsyncClient, MezzotintClientError
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.variants import FULL

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mezzotint.engines.bundle import LoadOptions, curve_files
+from mezzotint.engines.component import Component
 from mezzotint.engines.curves import SURE_ROUNDS, add_rounds, read_rounds
 from mezzotint.engines.image import Stage
-from mezzotint.engines.manifest import Component
 from mezzotint.engines.request import Request
 from mezzotint.engines.sizes import Size
 from mezzotint.engines.variants import FULL

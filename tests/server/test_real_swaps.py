@@ -15,7 +15,8 @@ import pytest
 
 from mezzotint import AsyncClient
 from mezzotint.cli.serve import READY
-from mezzotint.engines.bundle import RESERVED_BYTES, LoadOptions, file_digest, wanted_engines
+from mezzotint.engines.bundle import RESERVED_BYTES, LoadOptions, wanted_engines
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.manifest import MANIFEST
 
 pytestmark = [

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mezzotint import MezzotintClientError
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.variants import FULL
 from tests.server.conftest import Running, Start, entered, eventually
 from tests.server.front_door import audit

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.lora import merge_loras
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraSettings, add_lora, save_lora
 from mezzotint.trainer.model_card import ModelCard

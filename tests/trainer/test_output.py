@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mezzotint.compile.checkpoint import load_checkpoint, module_digest
-from mezzotint.engines.bundle import file_digest
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.model_card import ModelCard
 from mezzotint.trainer.output import save_model

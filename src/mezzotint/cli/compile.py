@@ -43,7 +43,7 @@ def _axis(ctx: click.Context, param: click.Parameter, value: str | None) -> "Axi
 def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, str]:
     """Read ``int8``, ``unet=int8,vae=fp32`` or ``bf16,vae=fp32``; the empty key is every other component's."""
     from mezzotint.compile.job import AUTO
-    from mezzotint.engines.manifest import Component, Precision
+    from mezzotint.engines.component import Component, Precision
 
     short = {"text": Component.TEXT_ENCODER, "vae": Component.VAE_DECODER}
     found: dict[str, str] = {"": AUTO}

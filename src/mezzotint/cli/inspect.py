@@ -25,7 +25,7 @@ def command(bundle: Path, as_json: bool) -> None:
 
     Use it to see which sizes, precisions and row counts a bundle was built for, and whether it is whole.
     """
-    from mezzotint.engines.bundle import check_files, file_digest
+    from mezzotint.engines.bundle_files import check_files, file_digest
     from mezzotint.engines.manifest import MANIFEST, read_manifest
 
     manifest = read_manifest(bundle)

@@ -13,9 +13,10 @@ from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.compile.tensorrt.compiled import compile_plans
 from mezzotint.compile.tensorrt.finish import finish, undocumented
 from mezzotint.compile.tensorrt.plan import PlanOptions
-from mezzotint.engines.bundle import check_files
+from mezzotint.engines.bundle_files import check_files
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import Component, Precision, read_manifest
+from mezzotint.engines.manifest import read_manifest
 from tests.compile.jobs import job
 from tests.conftest import CACHE, EMOJI
 from tests.fake_manifest import fake_manifest

@@ -19,8 +19,9 @@ from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan, check_targe
 from mezzotint.compile.verify import snr_db
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError
-from mezzotint.engines.manifest import AxisRange, Component, EngineEntry, Precision, TensorSpec
+from mezzotint.engines.manifest import AxisRange, EngineEntry, TensorSpec
 from tests.conftest import CACHE
 from tests.fake_manifest import unets
 from tests.tiny_onnx import tiny_inputs, tiny_spec, write_tiny_onnx

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mezzotint.engines.batch import Batch
-from mezzotint.engines.manifest import Component
+from mezzotint.engines.component import Component
 from mezzotint.engines.model import Model
 from mezzotint.engines.prompts.encoder import TextEncoder, weighted
 from mezzotint.engines.request import Request

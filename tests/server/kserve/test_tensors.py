@@ -15,15 +15,8 @@ from mezzotint.engines.request import Request
 from mezzotint.engines.start import Start
 from mezzotint.engines.variation import Variation
 from mezzotint.server.events import Picture, Preview, Progress, Timings
-from mezzotint.server.kserve.tensors import (
-    INPUTS,
-    OUTPUTS,
-    Datatype,
-    picture_outputs,
-    progress_outputs,
-    read_inputs,
-    tensors_of,
-)
+from mezzotint.server.kserve.tensor import Datatype
+from mezzotint.server.kserve.tensors import INPUTS, OUTPUTS, picture_outputs, progress_outputs, read_inputs, tensors_of
 from mezzotint.server.pictures import RAW, PictureOptions
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)

@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks.cluster import Cluster, cluster
 from mezzotint import AsyncClient, MezzotintClientError
-from mezzotint.engines.bundle import LoadOptions, file_digest
+from mezzotint.engines.bundle import LoadOptions
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.manifest import MANIFEST
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mezzotint.cli import cli
-from mezzotint.engines.bundle import check_files, served_entries
+from mezzotint.engines.bundle import served_entries
+from mezzotint.engines.bundle_files import check_files
 from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle

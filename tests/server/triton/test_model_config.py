@@ -4,8 +4,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
+from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import Component, EngineEntry, Precision
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.server.kserve.tensors import INPUTS, OUTPUTS, tensors_of
 from mezzotint.server.triton.model_config import component_config, generation_config, text_of
 from tests.fake_manifest import fake_manifest

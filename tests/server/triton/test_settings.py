@@ -1,7 +1,7 @@
 import pytest
 
+from mezzotint.engines.component import Component
 from mezzotint.engines.errors import MezzotintError
-from mezzotint.engines.manifest import Component
 from mezzotint.server.flagged import OnFlagged
 from mezzotint.server.triton.settings import Settings, read_settings
 
