@@ -118,20 +118,7 @@ def _write(
     in_channels: int = 4,
 ) -> Path:
     torch.manual_seed(seed)
-    text_encoder = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(
-            **{
-                **_read(config / "text_encoder" / "config.json"),
-                "hidden_size": _WIDTH,
-                "intermediate_size": 2 * _WIDTH,
-                "num_attention_heads": 4,
-                "num_hidden_layers": 2,
-                "projection_dim": _WIDTH,
-                # CLIP's own 0.02 is meant for a width of 768; here every prompt would look the same.
-                "initializer_factor": 8.0,
-            }
-        )
-    )
+    text_encoder = _text_encoder(config)
     unet_model = diffusers.UNet2DConditionModel.from_config(
         {
             **_read(config / "unet" / "config.json"),
@@ -146,15 +133,7 @@ def _write(
             "in_channels": in_channels,
         }
     )
-    vae = diffusers.AutoencoderKL.from_config(
-        {
-            **_read(config / "vae" / "config.json"),
-            "block_out_channels": [16, 16, 32, 32],
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "sample_size": 64,
-        }
-    )
+    vae = _vae(config)
     _widen(unet_model.conv_out, 3.0)
     _widen(vae.decoder.conv_out, 3.0)
     settings = _read(config / "tokenizer" / "tokenizer_config.json")
@@ -171,6 +150,25 @@ def _write(
         requires_safety_checker=False,
     ).save_pretrained(path)
     return path
+
+
+def _text_encoder(config: Path) -> Any:
+    small = {
+        "hidden_size": _WIDTH,
+        "intermediate_size": 2 * _WIDTH,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "projection_dim": _WIDTH,
+        # CLIP's own 0.02 is meant for a width of 768; here every prompt would look the same.
+        "initializer_factor": 8.0,
+    }
+    full = _read(config / "text_encoder" / "config.json")
+    return transformers.CLIPTextModel(transformers.CLIPTextConfig(**full | small))
+
+
+def _vae(config: Path) -> Any:
+    small = {"block_out_channels": [16, 16, 32, 32], "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 64}
+    return diffusers.AutoencoderKL.from_config(_read(config / "vae" / "config.json") | small)
 
 
 def _widen(layer: torch.nn.Conv2d, factor: float) -> None:
