@@ -1,10 +1,12 @@
 """What a deployment on Ray Serve is made of. Imports neither Ray nor what it deploys."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mezzotint.engines.bundle import LoadOptions, parse_devices
+from mezzotint.engines.embedding_file import EmbeddingPath, parse_embedding_path
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.config import CoreConfig, ServerConfig
 
@@ -78,6 +80,7 @@ class Deployment:
         server: each one's limits; where it listens is not used, and ``drain_seconds`` is how long one that is replaced
             may take to finish what it has accepted.
         devices: as ``mezzotint serve --device`` takes them.
+        embeddings: textual-inversion files, and folders of them, the same on every node.
     """
 
     bundle: Path
@@ -85,11 +88,12 @@ class Deployment:
     resources: Resources = field(default_factory=Resources)
     server: ServerConfig = field(default_factory=ServerConfig)
     devices: str = ""
+    embeddings: tuple[EmbeddingPath, ...] = ()
 
     @property
     def load(self) -> LoadOptions:
         """How a replica loads the bundle."""
-        return LoadOptions(parse_devices(self.devices), self.resources.num_threads)
+        return LoadOptions(parse_devices(self.devices), self.resources.num_threads, embeddings=self.embeddings)
 
     def options(self) -> dict[str, Any]:
         """Return it as options of a Serve deployment, but for the router.
@@ -121,8 +125,10 @@ def deployment_of(
     device: str = "",
     max_queue_size: int = _CORE.max_queue_size,
     drain_seconds: float = _SERVER.drain_seconds,
+    embedding: str | Iterable[str] = (),
 ) -> Deployment:
     """Return a deployment by the options of `mezzotint deploy-ray`. Raises MezzotintError."""
+    words = map(parse_embedding_path, (embedding,) if isinstance(embedding, str) else embedding)
     least, most = parse_autoscale(autoscale) if autoscale else (replicas, replicas)
     return Deployment(
         Path(bundle),
@@ -130,6 +136,7 @@ def deployment_of(
         Resources(num_cpus, num_gpus),
         ServerConfig(drain_seconds=drain_seconds, core=CoreConfig(max_queue_size=max_queue_size)),
         device,
+        tuple(replace(each, path=each.path.absolute()) for each in words),
     )
 
 

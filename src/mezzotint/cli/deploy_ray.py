@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mezzotint.cli.embedding_options import embedding_option
 from mezzotint.cli.serve import READY
 
 
@@ -49,6 +50,7 @@ from mezzotint.cli.serve import READY
     help="GPUs that Ray sets aside for a replica, or a share of one. Say --device too.",
 )
 @click.option("--device", default="", metavar="D|COMPONENT=D,…", help="As for `mezzotint serve`.")
+@embedding_option
 @click.option(
     "--max-queue-size",
     type=click.IntRange(min=1),
@@ -95,6 +97,7 @@ def command(
     num_cpus: float,
     num_gpus: float,
     device: str,
+    embeddings: tuple[str, ...],
     max_queue_size: int,
     drain_seconds: float,
     address: str,
@@ -120,6 +123,7 @@ def command(
         device=device,
         max_queue_size=max_queue_size,
         drain_seconds=drain_seconds,
+        embedding=embeddings,
     )
     name = read_manifest(bundle).name
     connect(address, port, http_port)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from mezzotint.cli.deploy_ray import command
+from mezzotint.engines.embedding_file import EmbeddingPath
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.ray.config import GRPC_PORT, HTTP_PORT, Deployment, Resources, Scale, deployment_of
 
@@ -37,6 +38,13 @@ def test_a_replica_gets_as_many_threads_as_ray_sets_cores_aside_and_at_least_one
 
 def test_a_replica_that_is_replaced_has_the_time_to_drain() -> None:
     assert deployment_of("x", drain_seconds=77.0).options()["graceful_shutdown_timeout_s"] == 77.0
+
+
+def test_words_are_at_the_same_path_on_every_node() -> None:
+    here = Path.cwd()
+    one, two = EmbeddingPath(here / "words"), EmbeddingPath(here / "x.pt", "grim")
+    assert deployment_of("x", embedding=["words", "grim=x.pt"]).load.embeddings == (one, two)
+    assert deployment_of("x", embedding="words").load.embeddings == (one,)
 
 
 @pytest.mark.parametrize("text", ["3", "0:2", "4:2", "a:b", "1:2:3", "-1:2", ":"])
