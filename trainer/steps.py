@@ -1,11 +1,12 @@
 """A callback for each step of the optimizer, whatever number of batches makes one."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class StepCallback(Callback):
+class StepCallback(Callback, ABC):
     """Calls ``on_step`` once after each step of the optimizer, in the order of the trainer's callbacks."""
 
     _seen = 0
@@ -22,6 +23,6 @@ class StepCallback(Callback):
             self._seen = trainer.global_step
             self.on_step(trainer, pl_module, self._seen)
 
+    @abstractmethod
     def on_step(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Do something after the step of that number; the first is 1."""
-        raise NotImplementedError
