@@ -72,7 +72,7 @@ def parameters_text(
         **_variation(request, subseed),
         **_start(request),
         **_hires(request),
-        **_ways(request, num_tiles),
+        **_other_options(request, num_tiles),
         "Safety checker": safety,
         "TI hashes": embeddings,
         "Engine": digest[:12],
@@ -195,7 +195,7 @@ def _hires(request: Request) -> dict[str, str]:
     }
 
 
-def _ways(request: Request, num_tiles: int) -> dict[str, str]:
+def _other_options(request: Request, num_tiles: int) -> dict[str, str]:
     return {
         "Resize mode": request.start.resize_mode.capitalize(),
         "CFG Rescale": _number(request.guidance_rescale) if request.guidance_rescale else "",
