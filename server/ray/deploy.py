@@ -5,7 +5,8 @@ from typing import Any
 
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import MezzotintError
-from mezzotint.engines.manifest import MANIFEST, read_manifest
+from mezzotint.engines.manifest import MANIFEST, Manifest, read_manifest
+from mezzotint.engines.prompt import Prompts
 from mezzotint.server.ray.config import STATS_SECONDS, Deployment, deployment_of
 from mezzotint.server.ray.door import SERVICER
 from mezzotint.server.ray.replica import BUNDLE, DIGEST, Replica
@@ -20,7 +21,7 @@ def build(args: dict[str, Any]) -> Any:
 
     Raises:
         MezzotintError: an argument is unknown or wrong.
-        BundleError: the bundle cannot be read here.
+        BundleError: the bundle, or a textual-inversion file for it, cannot be read here.
     """
     try:
         deployment = deployment_of(**args)
@@ -29,12 +30,24 @@ def build(args: dict[str, Any]) -> Any:
     return application(deployment)
 
 
+def read_bundle(deployment: Deployment) -> Manifest:
+    """Return the manifest of a deployment's bundle, on which its textual-inversion files were tried.
+
+    Raises:
+        BundleError: the bundle cannot be read here.
+        EmbeddingError: such a file cannot be read here, or does not fit the bundle.
+    """
+    manifest = read_manifest(deployment.bundle)
+    Prompts(deployment.bundle, manifest.text, deployment.embeddings)
+    return manifest
+
+
 def application(deployment: Deployment) -> Any:
-    """Return a deployment as a Serve application. Raises BundleError where its bundle cannot be read here."""
+    """Return a deployment as a Serve application. Raises what ``read_bundle`` raises."""
+    read_bundle(deployment)
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
-    read_manifest(deployment.bundle)
     folder = deployment.bundle.absolute()
     router = RequestRouterConfig(request_router_class=ROUTER, request_routing_stats_period_s=STATS_SECONDS)
     made = serve.deployment(

@@ -7,7 +7,6 @@ import pytest
 
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.ray.deploy import build
-from tests.server.bundles import write_bundle
 
 
 def deploy(*options: str) -> tuple[int, str]:
@@ -16,16 +15,25 @@ def deploy(*options: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_ray_it_says_what_to_install(emoji_bundle: Path) -> None:
     assert importlib.util.find_spec("ray") is None, "this environment has none, so that the sentence is seen"
-    bundle = write_bundle(tmp_path, "one")
-    assert deploy("--bundle", str(bundle)) == (1, "mezzotint: Ray is not installed; `pip install 'mezzotint[ray]'`\n")
+    assert deploy("--bundle", str(emoji_bundle)) == (
+        1,
+        "mezzotint: Ray is not installed; `pip install 'mezzotint[ray]'`\n",
+    )
 
 
 def test_a_bundle_that_is_not_there_is_said_before_any_cluster_is_started() -> None:
     code, said = deploy("--bundle", "nowhere")
     assert code == 3
     assert said.startswith("mezzotint: nowhere")
+
+
+def test_a_word_that_cannot_be_read_is_said_before_any_cluster_is_started(emoji_bundle: Path) -> None:
+    code, said = deploy("--bundle", str(emoji_bundle), "--embedding", "moody=nowhere.pt")
+    assert code == 3
+    assert said.startswith("mezzotint: embedding ")
+    assert "nowhere.pt: cannot be read" in said
 
 
 def test_options_are_checked_before_any_cluster_is_started() -> None:

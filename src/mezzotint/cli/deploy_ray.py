@@ -109,9 +109,8 @@ def command(
     For more requests than one process can paint. Clients see what `mezzotint serve` offers; each request goes to the
     replica that will be done with it first, by prediction. Needs the extra `ray`.
     """
-    from mezzotint.engines.manifest import read_manifest
     from mezzotint.server.ray.config import deployment_of
-    from mezzotint.server.ray.deploy import HERE, connect, deploy, shut_down
+    from mezzotint.server.ray.deploy import HERE, connect, deploy, read_bundle, shut_down
 
     deployment = deployment_of(
         bundle,
@@ -125,7 +124,7 @@ def command(
         drain_seconds=drain_seconds,
         embedding=embeddings,
     )
-    name = read_manifest(bundle).name
+    name = read_bundle(deployment).name
     connect(address, port, http_port)
     deploy(deployment, name)
     click.echo(f"mezzotint: {name} is deployed; {READY}127.0.0.1:{port} and on every node with a replica")
