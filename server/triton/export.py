@@ -12,12 +12,14 @@ from pathlib import Path
 
 from mezzotint.engines.bundle_files import check_files
 from mezzotint.engines.component import Component
-from mezzotint.engines.errors import BundleError
+from mezzotint.engines.embedding_file import EmbeddingPath, embedding_files
+from mezzotint.engines.errors import BundleError, EmbeddingError
 from mezzotint.engines.manifest import MANIFEST, EngineEntry, Manifest, read_manifest
+from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.remote import INSIDE, PROTOCOL, RemoteModel
 from mezzotint.engines.variants import served_engines, stem
 from mezzotint.server.kserve.tensors import STREAM
-from mezzotint.server.triton.layout import BUNDLE, VERSION, component_model
+from mezzotint.server.triton.layout import BUNDLE, EMBEDDINGS, VERSION, component_model
 from mezzotint.server.triton.model_config import component_config, generation_config
 from mezzotint.server.triton.settings import Settings
 
@@ -47,12 +49,14 @@ class ExportOptions:
             by our backends; ``native``, a model for each that Triton's own backends run.
         link: whether the models' folders lead to the bundle's files and do not hold copies.
         call_seconds: how long a call of a component may take.
+        embeddings: textual-inversion files, and folders of them, which are copied or linked as the bundle is.
     """
 
     settings: Settings = field(default_factory=Settings)
     components: Components = Components.INSIDE
     link: bool = False
     call_seconds: float = 60.0
+    embeddings: tuple[EmbeddingPath, ...] = ()
 
 
 def export(bundle: Path, repository: Path, options: ExportOptions) -> tuple[str, ...]:
@@ -60,9 +64,11 @@ def export(bundle: Path, repository: Path, options: ExportOptions) -> tuple[str,
 
     Raises:
         BundleError: the bundle is missing or damaged, Triton has no backend for an engine, or a model is there already.
+        EmbeddingError: a textual-inversion file does not fit the bundle, or two of them have one name.
     """
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
+    Prompts(bundle, manifest.text, options.embeddings)
     repository.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=repository.absolute().parent) as work:
         models = Writer(bundle.absolute(), manifest, Path(work), options).write()
@@ -136,6 +142,7 @@ class Writer:
             settings = replace(settings, device="")  # of the components, each of which has it
             models = [self._component(entry) for entry in served_engines(self._manifest)]
         stream = self._work / f"{name}{STREAM}"
+        settings = replace(settings, embedding=self._embeddings(stream / VERSION))
         config = generation_config(stream.name, decoupled=True, parameters=settings.parameters())
         version = self._model(stream, config, ("stream", "StreamModel", "Steps, then pictures."))
         if options.components is Components.INSIDE:
@@ -168,12 +175,24 @@ class Writer:
 
     def _model(self, folder: Path, config: str, python: tuple[str, str, str] | None) -> Path:
         version = folder / VERSION
-        version.mkdir(parents=True)
+        version.mkdir(parents=True, exist_ok=True)
         (folder / "config.pbtxt").write_text(config, encoding="utf-8")
         if python is not None:
             module, name, about = python
             (version / "model.py").write_text(_MODEL.format(module=module, name=name, about=about), encoding="utf-8")
         return version
+
+    def _embeddings(self, version: Path) -> str:
+        """Write the textual-inversion files beside a model's code, and return what its parameter says of them."""
+        said: list[str] = []
+        for given in self._options.embeddings:
+            path, target = given.path.absolute(), f"{EMBEDDINGS}/{given.path.absolute().name}"
+            if (version / target).exists() or "," in target:
+                raise EmbeddingError(f"embedding {path}: is the second of its name, or has a comma in it; rename it")
+            names = [str(file.path.absolute().relative_to(path.parent)) for file in embedding_files(given)]
+            _place(path.parent, version / EMBEDDINGS, names, self._options.link)
+            said.append(f"{given.name}={target}")
+        return ",".join(said)
 
     def _all_files(self, output: Path) -> None:
         if self._options.link:

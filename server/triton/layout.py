@@ -6,6 +6,9 @@ from mezzotint.engines.variants import stem
 BUNDLE = "bundle"
 """The folder of a model's bundle, beside its ``model.py``."""
 
+EMBEDDINGS = "embeddings"
+"""The folder of a model's textual-inversion files, beside its ``model.py``."""
+
 VERSION = "1"
 """The version that an exported model has."""
 

@@ -1,10 +1,12 @@
 """What a model's ``parameters`` in ``config.pbtxt`` say of how its bundle is loaded and served. Knows no Triton."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from mezzotint.engines.bundle import LoadOptions, parse_devices
+from mezzotint.engines.embedding_file import EmbeddingPath, parse_embedding_path
 from mezzotint.engines.errors import MezzotintError
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.flagged import OnFlagged
@@ -22,6 +24,8 @@ class Settings:
         max_started_images: pictures in the making at one time.
         policy: who goes first.
         on_flagged: what becomes of pictures that a safety checker flags.
+        embedding: textual-inversion files, and folders of them, with commas between; beside ``model.py`` where a path
+            has no root.
     """
 
     device: str = ""
@@ -30,11 +34,17 @@ class Settings:
     max_started_images: int = 64
     policy: str = DEFAULT_POLICY
     on_flagged: str = OnFlagged.MARK
+    embedding: str = ""
 
     @property
     def load(self) -> LoadOptions:
-        """How to load the bundle. Raises BundleError."""
+        """How to load the bundle, but for its ``embeddings``. Raises BundleError."""
         return LoadOptions(parse_devices(self.device), self.num_threads)
+
+    def embeddings(self, folder: Path) -> tuple[EmbeddingPath, ...]:
+        """Return the files and folders of ``embedding``; ``folder`` is where ``model.py`` lies."""
+        given = map(parse_embedding_path, filter(None, (text.strip() for text in self.embedding.split(","))))
+        return tuple(replace(each, path=folder / each.path) for each in given)
 
     @property
     def core(self) -> CoreConfig:

@@ -54,7 +54,8 @@ class StreamModel:
         try:
             settings = read_settings({name: value["string_value"] for name, value in parameters.items()})
             calls_models = any(entry.device == INSIDE for entry in read_manifest(folder).engines)
-            load = replace(settings.load, cache=not calls_models)  # unloading must not meet a call that measures
+            # unloading must not meet a call that measures
+            load = replace(settings.load, cache=not calls_models, embeddings=settings.embeddings(folder.parent))
             self._load = partial(load_core, folder, load, settings.core, observer=self._counts)
             self._core = None if calls_models else self._load()
         except MezzotintError as error:

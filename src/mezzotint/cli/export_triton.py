@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from mezzotint.cli.embedding_options import embedding_option
+
 _EPILOG = """\b
 Examples:
   mezzotint export-triton build/emoji --repository repo
@@ -57,6 +59,7 @@ Examples:
     show_default=True,
     help="Seconds that a call of a component may take; it fails then, and its pictures with it.",
 )
+@embedding_option
 @click.option(
     "--device",
     default="",
@@ -96,6 +99,7 @@ def command(
     remote_bundle: Path | None,
     url: str,
     call_timeout: float,
+    embeddings: tuple[str, ...],
     **settings: str | int,
 ) -> None:
     """Write BUNDLE as models of a Triton model repository.
@@ -104,6 +108,7 @@ def command(
     share denoising steps; NAME answers all pictures of a request at once. Their config.pbtxt may be edited: its
     parameters are the options below.
     """
+    from mezzotint.engines.embedding_file import parse_embedding_path
     from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle
     from mezzotint.server.triton.settings import Settings
 
@@ -111,7 +116,8 @@ def command(
         raise click.UsageError("`--remote-bundle` needs `--components python` or `native`: it calls them.")
     given = Settings(**settings)  # type: ignore[arg-type]
     _ = given.load, given.core  # what is wrong with them is said now
-    options = ExportOptions(given, Components(components), link, call_timeout)
+    words = tuple(map(parse_embedding_path, embeddings))
+    options = ExportOptions(given, Components(components), link, call_timeout, words)
     for name in export(bundle, repository, options):
         click.echo(f"{repository / name}")
     if remote_bundle is not None:

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mezzotint.cli import cli
 from mezzotint.engines.bundle import served_entries
 from mezzotint.engines.bundle_files import check_files
-from mezzotint.engines.errors import BundleError
+from mezzotint.engines.embedding_file import EmbeddingPath
+from mezzotint.engines.errors import BundleError, EmbeddingError
 from mezzotint.engines.manifest import MANIFEST, read_manifest
+from mezzotint.engines.prompt import Prompts
 from mezzotint.server.triton.export import Components, ExportOptions, export, write_remote_bundle
-from mezzotint.server.triton.settings import Settings
+from mezzotint.server.triton.settings import Settings, read_settings
 
 
 def test_both_models_and_the_whole_bundle_are_written(emoji_bundle: Path, tmp_path: Path) -> None:
@@ -75,3 +79,50 @@ def test_the_command_says_what_it_wrote(emoji_bundle: Path, tmp_path: Path, caps
     cli.main(arguments, standalone_mode=False)
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "emoji_stream"), str(tmp_path / "emoji")]
     assert 'string_value: "fcfs"' in (tmp_path / "emoji_stream" / "config.pbtxt").read_text(encoding="utf-8")
+
+
+def write_word(path: Path, width: int) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    save_file({"emb_params": np.ones((2, width), np.float32)}, path)
+    return path
+
+
+def width_of(bundle: Path) -> int:
+    return read_manifest(bundle).text.width
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_words_lie_beside_the_model_and_are_found_from_there(emoji_bundle: Path, tmp_path: Path, link: bool) -> None:
+    width = width_of(emoji_bundle)
+    one = write_word(tmp_path / "a=b.safetensors", width)
+    folder = write_word(tmp_path / "words" / "moody.safetensors", width).parent
+    given = (EmbeddingPath(one, "grim"), EmbeddingPath(folder))
+    export(emoji_bundle, tmp_path / "repo", ExportOptions(link=link, embeddings=given))
+    version = tmp_path / "repo" / "emoji_stream" / "1"
+    config = (version.parent / "config.pbtxt").read_text(encoding="utf-8")
+    said = "grim=embeddings/a=b.safetensors,=embeddings/words"
+    assert f'string_value: "{said}"' in config
+    found = read_settings({"embedding": said}).embeddings(version)
+    assert found == (
+        EmbeddingPath(version / "embeddings" / "a=b.safetensors", "grim"),
+        EmbeddingPath(version / "embeddings" / "words"),
+    )
+    assert (version / "embeddings" / "a=b.safetensors").is_symlink() is link
+    prompts = Prompts(emoji_bundle, read_manifest(emoji_bundle).text, found)
+    assert [word.partition(":")[0] for word in prompts.words.hashes(["a grim moody cat"]).split(", ")] == [
+        "grim",
+        "moody",
+    ]
+
+
+def test_words_that_do_not_fit_are_refused_before_anything_is_written(emoji_bundle: Path, tmp_path: Path) -> None:
+    width, repo = width_of(emoji_bundle), tmp_path / "repo"
+    wide = write_word(tmp_path / "wide.safetensors", width + 1)
+    twice = [write_word(tmp_path / name / "moody.safetensors", width) for name in ("a", "b")]
+    for words, sentence in (
+        ((EmbeddingPath(wide),), "wide"),
+        (tuple(EmbeddingPath(path, f"word{i}") for i, path in enumerate(twice)), "is the second of its name"),
+    ):
+        with pytest.raises(EmbeddingError, match=sentence):
+            export(emoji_bundle, repo, ExportOptions(embeddings=words))
+        assert not repo.exists() or not list(repo.iterdir())

@@ -11,6 +11,8 @@ import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from mezzotint import Client
+from mezzotint.engines.bundle import LoadOptions, open_bundle
+from mezzotint.engines.embedding_file import EmbeddingPath
 from mezzotint.engines.generate import generate
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
@@ -56,6 +58,18 @@ def test_a_model_that_is_asked_for_nothing_by_name_gives_all_it_has(
     assert np.array_equal(result.as_numpy("IMAGES")[0], image.pixels)
     assert result.as_numpy("FLAGGED").tolist() == [-1]
     assert (result.as_numpy("TIMINGS_MS")[0, 1:] > 0).all()
+
+
+def test_a_word_of_a_file_is_read_from_it(
+    connection: client.InferenceServerClient, emoji_bundle: Path, word: EmbeddingPath
+) -> None:
+    asked = {"steps": 3, "seed": 1}
+    plain, ours = (connection.infer("emoji", inputs(text, **asked)).as_numpy("IMAGES")[0] for text in ("a cat", "grim"))
+    model = open_bundle(emoji_bundle, LoadOptions(devices={}, cache=False, embeddings=(word,)))
+    ((image,),) = generate(model, [Request(prompt="grim", **asked)])
+    model.close()
+    assert np.array_equal(ours, image.pixels)
+    assert not np.array_equal(ours, plain)
 
 
 def test_a_stream_gives_each_step_then_the_picture(served: Triton, emoji: Model) -> None:
