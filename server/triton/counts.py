@@ -1,5 +1,6 @@
 """Our metrics on Triton's metrics port: what ``server/metrics.py`` counts of engine calls, under the same names."""
 
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,12 @@ from mezzotint.server.observer import Call, Observer
 
 
 class Counts(Observer):
-    """What a model has done; counted in a thread of its own, since Triton keeps the numbers in another process."""
+    """What a model has done; counted in a thread of its own, since Triton keeps the numbers in another process.
+
+    Triton 2.51 has one number for all that count under the same name and labels, and frees it with the first of them
+    (https://github.com/triton-inference-server/server/issues/8663): a model that is loaded again while the old one's
+    process ends would count in freed memory. So what was made here is never given back, and goes on over reloads.
+    """
 
     def __init__(self) -> None:
         made = pb_utils.MetricFamily
@@ -32,6 +38,8 @@ class Counts(Observer):
     def close(self) -> None:
         """Count what has happened, and no more."""
         self._thread.shutdown()
+        for family in (self._busy, self._rows, self._images):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(family))  # it has its metrics, and its end would be theirs
 
     def _called(self, call: Call) -> None:
         self._metric(self._busy, model=call.model, stage=call.stage).increment(call.ended - call.began)

@@ -161,6 +161,27 @@ def test_models_are_unloaded_and_loaded_again(connection: client.InferenceServer
     assert names_of(connection.infer("emoji", inputs(steps=2), outputs=outputs("SEEDS"))) == {"SEEDS"}
 
 
+def test_figures_go_on_when_a_model_is_loaded_again(served: Triton, connection: client.InferenceServerClient) -> None:
+    def left() -> float:
+        return served.scraped().get(FINISHED, 0.0)
+
+    def only_one_is_loaded() -> bool:
+        log = served.log.read_text(encoding="utf-8")
+        loaded, unloaded = (log.count(f"successfully {done} 'emoji_stream'") for done in ("loaded", "unloaded"))
+        return loaded == unloaded + 1
+
+    before = left()
+    for _ in range(2):
+        connection.infer("emoji", inputs(steps=2))
+        connection.unload_model("emoji_stream")
+        eventually(lambda: not connection.is_model_ready("emoji_stream"))
+        connection.load_model("emoji_stream")
+    connection.infer("emoji", inputs(steps=2))  # the new process counts, and an old one may still be ending
+    eventually(only_one_is_loaded)
+    connection.infer("emoji", inputs(steps=2))
+    eventually(lambda: left() >= before + 4)
+
+
 def test_tritons_own_figures_count_both_models(served: Triton, connection: client.InferenceServerClient) -> None:
     connection.infer("emoji", inputs(steps=2))
     wanted = [f'nv_inference_request_success{{model="{model}",version="1"}}' for model in ("emoji", "emoji_stream")]
