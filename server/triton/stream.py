@@ -78,7 +78,7 @@ class StreamModel:
             self._core.close()
         self._watch.close()
         self._counts.close()
-        vars(self).clear()  # an object of Triton's, a metric above all, that lives on crashes the ending process
+        vars(self).clear()  # an object of Triton's that is freed as the process ends crashes it
         give_back()
 
     def _opened(self) -> Core:
