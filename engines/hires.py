@@ -47,7 +47,8 @@ class Hires:
         return bool(self.hires_scale)
 
     def size(self, height: int, width: int, multiple: int) -> tuple[int, int]:
-        """Return the (height, width) that a picture becomes, in pixels."""
+        """Return the (height, width) that a picture becomes, in pixels. Raises InvalidRequest."""
+        self._check_scale()
         enlarged = (int(side * self.hires_scale) // multiple * multiple for side in (height, width))
         return next(enlarged), next(enlarged)
 
@@ -69,10 +70,7 @@ class Hires:
             ShapeNotCompiled: the bundle was not built for what the picture becomes.
         """
         most_steps = manifest.schedule.num_train_timesteps
-        if self.hires_scale and not 1 <= self.hires_scale <= _MAX_SCALE:
-            raise InvalidRequest(
-                f"hires_scale={self.hires_scale:g}: must be between 1 and {_MAX_SCALE:g}; 2 is usual, 0 is off"
-            )
+        self._check_scale()
         if self.hires_upscaler and self.hires_upscaler not in UPSCALERS:
             raise InvalidRequest(
                 f"hires_upscaler={self.hires_upscaler!r}: must be one of {', '.join(UPSCALERS)}, or empty"
@@ -87,10 +85,11 @@ class Hires:
             )
         if not self:
             return
-        if self.walk(steps)[0] > most_steps:
+        total = self.num_made(steps) / min(self.hires_strength, _FULL_STRENGTH)
+        if total >= most_steps + 1:
             raise InvalidRequest(
                 f"hires_strength={self.hires_strength:g}: {self.num_made(steps)} steps at it are the last of "
-                f"{self.walk(steps)[0]}, but this model has {most_steps}; use fewer hires_steps, or more strength"
+                f"{total // 1:g}, but this model has {most_steps}; use fewer hires_steps, or more strength"
             )
         if self.hires_upscaler == LANCZOS and not has_variant(manifest, Component.VAE_ENCODER, FULL):
             raise InvalidRequest(
@@ -98,6 +97,12 @@ class Hires:
                 f"enlarged picture with; use {LATENT}, or compile it again"
             )
         self._check_size(size, manifest)
+
+    def _check_scale(self) -> None:
+        if self.hires_scale and not 1 <= self.hires_scale <= _MAX_SCALE:
+            raise InvalidRequest(
+                f"hires_scale={self.hires_scale:g}: must be between 1 and {_MAX_SCALE:g}; 2 is usual, 0 is off"
+            )
 
     def _check_size(self, size: tuple[int, int], manifest: Manifest) -> None:
         latents, axes = manifest.latents, manifest.engine(Component.UNET).axes

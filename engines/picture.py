@@ -206,6 +206,7 @@ def _other_options(request: Request, num_tiles: int) -> dict[str, str]:
         "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
+        "Sigmas": " ".join(map(_number, request.custom_sigmas)),
     }
 
 

@@ -63,7 +63,7 @@ class Planner:
         the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
         calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
         then = self._second_walk(request, name)
-        num_rows = most_rows(calls, request, self._manifest)
+        num_rows = most_rows((*calls, *(then.calls if then else ())), request, self._manifest)
         said = [Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states)]
         said += [Saying("prompt", part.text, request.prompt_states) for part in request.parts]
         rows = rows_of(self._prompts, said[-num_rows:], the_plan.num_steps, self._manifest)

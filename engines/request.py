@@ -27,6 +27,7 @@ from mezzotint.engines.variation import NO_VARIATION, Variation
 MAX_PROMPT_BYTES = 16_384
 MAX_IMAGES = 64
 MAX_GUIDANCE = 100.0
+_LEAST_FALL = 1e-6  # of a level below the one before; solvers divide by the difference of their logarithms
 MIN_SIGMA, MAX_SIGMA = 1e-4, 1e4  # well around what any schedule has, and far from where float32 ends
 
 Float32Array = npt.NDArray[np.float32]
@@ -258,8 +259,12 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
         raise InvalidRequest(
             f"custom_sigmas: has {len(sigmas)} levels; must have one for each of the {request.steps} steps"
         )
-    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or any(a <= b for a, b in itertools.pairwise(sigmas)):
-        raise InvalidRequest("custom_sigmas: must be positive, finite and falling; leave out the last 0")
+    falls = all(b <= a * (1 - _LEAST_FALL) for a, b in itertools.pairwise(sigmas))
+    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or not falls:
+        raise InvalidRequest(
+            f"custom_sigmas: must be positive, finite, and each lower than the last by {_LEAST_FALL:g} of it or more; "
+            "leave out the last 0"
+        )
     if sigmas and not MIN_SIGMA <= sigmas[-1] <= sigmas[0] <= MAX_SIGMA:
         raise InvalidRequest(
             f"custom_sigmas: go from {sigmas[0]:g} to {sigmas[-1]:g}; must be between {MIN_SIGMA:g} and {MAX_SIGMA:g}"

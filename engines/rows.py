@@ -52,6 +52,8 @@ def call_in_parts(
     prepared count, the last one is repeated and what comes of it is dropped.
     """
     num_rows = arrays[0].shape[0]
+    if any(array.shape[0] != num_rows for array in arrays):
+        raise ValueError(f"arrays of {[array.shape[0] for array in arrays]} rows: rows of one call belong together")
     counts = split_rows(num_rows, row_counts)
     arrays = [padded(array, sum(counts)) for array in arrays]
     parts: list[Sequence[Rows]] = []

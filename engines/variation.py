@@ -10,6 +10,7 @@ from mezzotint.engines.noise import MAX_SEED, NoiseStream
 
 Noise = npt.NDArray[np.float32]
 
+_TINY = np.float32(1e-30)  # noise that a client gives may be zeros
 _PARALLEL = 0.9995  # the mean cosine from which on A1111 mixes and does not turn
 
 
@@ -65,8 +66,8 @@ def slerp(share: float, low: Noise, high: Noise) -> Noise:
         return low * np.float32(1 - share) + high * np.float32(share)
     angle = np.arccos(np.clip(cosine, -1.0, 1.0))
     parts = np.sin((1 - share) * angle) * low + np.sin(share * angle) * high
-    return np.asarray(parts / np.sin(angle), dtype=np.float32)
+    return np.asarray(parts / np.maximum(np.sin(angle), _TINY), dtype=np.float32)
 
 
 def _norm(noise: Noise) -> Noise:
-    return np.asarray(np.linalg.norm(noise, axis=1, keepdims=True))
+    return np.maximum(np.linalg.norm(noise, axis=1, keepdims=True), _TINY)

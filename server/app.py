@@ -23,6 +23,7 @@ from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
 from mezzotint.server.health import Failures
+from mezzotint.server.health_service import HealthService
 from mezzotint.server.instances import Instances, check_devices, instance_options
 from mezzotint.server.intake import Intake
 from mezzotint.server.kserve.service import SERVICE as KSERVE
@@ -89,7 +90,7 @@ class Server:
         )
         self._ready = False
         self._said: set[str] = set()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._door = FrontDoor(access, observer)
         self._grpc = grpc.aio.server(options=(*_OPTIONS, *self._door.options), interceptors=self._door.interceptors)
         intake = Intake(self.lifecycle, observer or Observer(), access)

@@ -19,7 +19,7 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.catalog import State, Version
 from mezzotint.server.events import Accepted, Picture, Progress
 from mezzotint.server.intake import Order
-from mezzotint.server.limits import check_lengths
+from mezzotint.server.limits import check_length, check_lengths
 from mezzotint.server.pictures import PictureOptions
 
 M = TypeVar("M", bound=Message)
@@ -95,6 +95,8 @@ def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
     values: dict[str, Any] = {name: getattr(message, name) for name in _SCALARS}
     values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     values |= {name: array_of(name, getattr(message, name)) for name in _ARRAYS if message.HasField(name)}
+    for name in _LISTS:
+        check_length(name, len(getattr(message, name)))
     values |= {name: tuple(getattr(message, name)) for name in _LISTS}
     request = request_of(values)
     check_lengths(request)

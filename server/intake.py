@@ -77,6 +77,9 @@ class Intake:
         lifecycle: finds the models.
         observer: hears of each call and of its status.
         access: what a request may ask for.
+
+    Attributes:
+        unread_seconds: how long finished pictures wait for a client that takes nothing.
     """
 
     def __init__(self, lifecycle: Lifecycle, observer: Observer, access: AccessConfig) -> None:
@@ -84,7 +87,7 @@ class Intake:
         self._joins = Joins()
         self._observer = observer
         self._limits = access.limits
-        self._unread_seconds = access.unread_seconds
+        self.unread_seconds = access.unread_seconds
         self._buckets = None if access.rate is None else Buckets(access.rate)
 
     async def events(
@@ -111,7 +114,7 @@ class Intake:
             core = await self._lifecycle.find(order.model)
             answer.model = core.model.name
             self._limits.check(order.request, core.model.manifest)
-            events = Outbox(self._unread_seconds)
+            events = Outbox(self.unread_seconds)
             start = partial(
                 core.submit,
                 order.request,

@@ -140,8 +140,7 @@ class Lifecycle:
         self._closing = True
         cores, versions = self.catalog.cores, self.catalog.versions
         drained = await asyncio.gather(*(asyncio.to_thread(core.drain, drain_seconds) for core in cores))
-        for version in versions:
-            await self._free(version, State.UNLOADING)
+        await self._free(versions, State.UNLOADING)
         await self._tasks.all()
         await self._leaving.all()
         return all(drained)
@@ -186,11 +185,11 @@ class Lifecycle:
         if version.was_reloaded and not failures.has_served:
             failed += ", and again after it had been loaded anew; the server's log says why"
             logger.error("%s", failed)
-            await self._free(version, State.FAILED, failed)
+            await self._free([version], State.FAILED, failed)
             return
         logger.error("%s; it is loaded again", failed)
         version.was_reloaded = True
-        await self._free(version, State.LOADING, f"{failed} and it is being loaded again; send the request once more")
+        await self._free([version], State.LOADING, f"{failed} and it is being loaded again; send the request once more")
         async with self._lock:
             if self.catalog.is_current(version) and version.state is State.LOADING:
                 await self._refill(version)
@@ -199,7 +198,7 @@ class Lifecycle:
         """Let a version finish what it has accepted, and give its memory back."""
         while version.core is not None and version.core.num_open:  # nobody can find it any more
             await asyncio.sleep(_POLL_SECONDS)
-        await self._free(version, State.UNLOADING)
+        await self._free([version], State.UNLOADING)
         self.catalog.discard(version)
         logger.info("model %s, version %s: unloaded", version.name, version.digest[:12])
 
@@ -215,12 +214,12 @@ class Lifecycle:
                 raise BundleError(f"{bundle.folder}: holds {bundle.manifest.name} by now; put {version.name} there")
             await self._fill(version, bundle, await self._place(bundle))
         except OverMemoryBudget:
-            await self._free(version, State.EVICTED)  # the next request tries it again
+            await self._free([version], State.EVICTED)  # the next request tries it again
             raise
         except Exception as error:
             logger.error("model %s could not be loaded again", version.name, exc_info=error)
             why = str(error) if isinstance(error, MezzotintError) else "the server's log says why"
-            await self._free(version, State.FAILED, f"model {version.name} could not be loaded again: {why}")
+            await self._free([version], State.FAILED, f"model {version.name} could not be loaded again: {why}")
             raise
 
     async def _place(self, bundle: Bundle) -> Loading:
@@ -230,9 +229,10 @@ class Lifecycle:
             idle = [version for version in self.catalog.idle() if version.name != bundle.manifest.name]
             victims = choose_victims(missing, idle)
             if victims is not None:
-                for version in victims:
-                    logger.info("model %s: evicted to make room for %s", version.name, bundle.manifest.name)
-                    await self._free(version, State.EVICTED, "its memory was needed; the next request loads it again")
+                names = ", ".join(version.name for version in victims)
+                logger.info("evicted to make room for %s: %s", bundle.manifest.name, names)
+                why = "its memory was needed; the next request loads it again"
+                await self._free(victims, State.EVICTED, why)
             elif self._leaving and choose_victims(missing, [*idle, *self.catalog.leaving]) is not None:
                 await self._leaving.first()
             elif not self._shrink_replaced(bundle.manifest.name, missing):
@@ -265,11 +265,11 @@ class Lifecycle:
         try:
             core = await asyncio.to_thread(loader.load, bundle, loading, failures)
         except BaseException:
-            await self._free(version, version.state, version.reason)
+            await self._free([version], version.state, version.reason)
             raise
         replaced = self.catalog.serve(version, core)
         if self._closing:
-            await self._free(version, State.UNLOADING)
+            await self._free([version], State.UNLOADING)
             raise _stopping()
         if replaced is not None:
             self._leaving.begin(self._leave(replaced))
@@ -277,14 +277,15 @@ class Lifecycle:
         logger.info("model %s, version %s: loaded in %.1f s", version.name, version.digest[:12], seconds)
         await self._on_change()
 
-    async def _free(self, version: Version, state: State, reason: str = "") -> None:
-        """Have a version answer no requests, end what is open, and give its memory back."""
-        core, loading = self.catalog.stop(version, state, reason)
+    async def _free(self, versions: Sequence[Version], state: State, reason: str = "") -> None:
+        """Have versions answer no requests, all from now on, end what is open, and give their memory back."""
+        stopped = [self.catalog.stop(version, state, reason) for version in versions]
         await self._on_change()
-        if core is not None:
-            await asyncio.to_thread(core.close, *filter(None, [reason]))
-        if loading is not None and self._loader is not None:
-            await asyncio.to_thread(self._loader.release, loading)
+        for core, loading in stopped:
+            if core is not None:
+                await asyncio.to_thread(core.close, *filter(None, [reason]))
+            if loading is not None and self._loader is not None:
+                await asyncio.to_thread(self._loader.release, loading)
 
     def _open_loader(self) -> Loader:
         """Return the loader. Raises Unavailable where the server is stopping, and LoadingOff where it has none."""

@@ -65,7 +65,7 @@ def finish_picture(
         request,
         seed=image.seed,
         sampler_label=sampler.label,
-        schedule_type="" if sigmas is SigmaSpacing.AS_TRAINED else sigmas.value.capitalize(),
+        schedule_type="" if sigmas is SigmaSpacing.AS_TRAINED or request.custom_sigmas else sigmas.value.capitalize(),
         size=size_of(request, manifest),
         model=model.name,
         digest=model.digest,

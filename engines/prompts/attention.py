@@ -23,7 +23,7 @@ _PIECE = re.compile(
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 _LANGUAGE = re.compile(r"(?=[()\[\]\\])|(?<=\bBREA)(?=K\b)|(?<=\bAN)(?=D\b)")
 
 
@@ -53,7 +53,7 @@ def parse_attention(text: str) -> tuple[tuple[Span, ...], ...]:
         if piece.text is None:
             sections.append([])
             continue
-        if abs(piece.weight) > MAX_WEIGHT:
+        if not abs(piece.weight) <= MAX_WEIGHT:
             raise InvalidRequest(
                 f"the weight {piece.weight:g} of {piece.text[:40]!r} must be between -{MAX_WEIGHT:g} and "
                 f"{MAX_WEIGHT:g}; 0.5 to 1.5 is usual"
@@ -92,8 +92,11 @@ def _weighted(text: str) -> list[_Piece]:
         elif opened["["] and piece == "]":
             multiply(opened["["].pop(), _WEAKER)
         else:
-            for i, part in enumerate(_BREAK.split(piece)):
-                pieces += [_Piece(None)] * bool(i) + [_Piece(part)]
+            first, *others = _BREAK.split(piece)
+            for other in others:
+                pieces += [_Piece(first.rstrip()), _Piece(None)]
+                first = other.lstrip()
+            pieces.append(_Piece(first))
     for bracket, factor in (("(", _STRONGER), ("[", _WEAKER)):
         for first in opened[bracket]:
             multiply(first, factor)

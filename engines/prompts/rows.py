@@ -64,7 +64,8 @@ def rows_of(prompts: Prompts, said: Sequence[Saying], num_steps: int, manifest: 
     """Return an image's rows.
 
     Raises:
-        InvalidRequest: a prompt's weights or brackets are out of bounds, or it changes too often.
+        InvalidRequest: a prompt's weights or brackets are out of bounds, it changes too often, or states of one row are
+            shorter or longer than what another says.
         ShapeNotCompiled: a prompt is longer than the bundle was built for.
     """
     most = max_chunks(manifest)
@@ -74,6 +75,11 @@ def rows_of(prompts: Prompts, said: Sequence[Saying], num_steps: int, manifest: 
     if (num := num_chunks(rows)) > MAX_CHUNKS:
         raise InvalidRequest(
             f"prompt: its texts over all steps fill {num} chunks; the limit is {MAX_CHUNKS}, let fewer words change"
+        )
+    if len(lengths := {row.num_tokens for row in rows}) > 1:
+        raise InvalidRequest(
+            f"prompt: its rows have {' and '.join(map(str, sorted(lengths)))} tokens, as states and as texts; "
+            "send states for each of them, or texts"
         )
     return tuple(rows)
 

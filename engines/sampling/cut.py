@@ -21,6 +21,8 @@ def skipped_steps(num_steps: int, strength: float) -> int:
     Raises:
         InvalidRequest: the strength is out of range, or leaves no step.
     """
+    if num_steps < 1:
+        raise InvalidRequest(f"steps={num_steps}: must be at least 1")
     if not 0 <= strength <= 1:
         raise InvalidRequest(f"strength={strength}: must be between 0 and 1; 0.8 is usual, and 1 keeps the least")
     num_made = min(int(num_steps * strength), num_steps)

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 
-from mezzotint.engines.errors import InvalidRequest, Unsupported
+from mezzotint.engines.errors import InvalidRequest, NotTaken, Unsupported
 from mezzotint.proto import kserve_pb2 as pb
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.convert import is_id, parsed
@@ -19,7 +19,7 @@ from mezzotint.server.kserve import wire
 from mezzotint.server.kserve.memory import Place, Regions
 from mezzotint.server.kserve.models import VERSION, Face, find, is_decoupled
 from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
-from mezzotint.server.status import REQUEST_ID, refusal
+from mezzotint.server.status import REQUEST_ID, Refusal, refusal
 
 _MAX_OPEN = 256  # requests of one stream that are not answered yet; no more are read until some are
 _MAX_ID_LENGTH = 64
@@ -62,13 +62,19 @@ class Inference:
         """
         writing, room = asyncio.Lock(), asyncio.Semaphore(_MAX_OPEN)
         before: asyncio.Task[None] | None = None
-        async with asyncio.TaskGroup() as tasks:
-            async for message in messages:
-                await room.acquire()
-                task = tasks.create_task(self._answer(message, context, writing, before))
-                task.add_done_callback(lambda _: room.release())
-                if not self._is_decoupled(message):
-                    before = task
+        refused: Refusal | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                async for message in messages:
+                    await room.acquire()
+                    task = tasks.create_task(self._answer(message, context, writing, before))
+                    task.add_done_callback(lambda _: room.release())
+                    if not self._is_decoupled(message):
+                        before = task
+        except* NotTaken as group:
+            refused = refusal(group.exceptions[0], uuid.uuid4().hex)
+        if refused is not None:  # the exceptions are gone, and with them the answers that they knew
+            await context.abort(refused.code, refused.message, refused.metadata)
 
     def _is_decoupled(self, message: Message) -> bool:
         return isinstance(message, pb.ModelInferRequest) and is_decoupled(self._catalog, message.model_name)
@@ -82,16 +88,29 @@ class Inference:
             if before is not None and not turn.is_decoupled:
                 await asyncio.wait((before,))
             async with writing:
-                await context.write(answer)
+                await self._write(answer, context)
 
         try:
             async with aclosing(self._answers(turn, context, is_stream=True)) as answers:
                 async for answer in answers:
                     await write(pb.ModelStreamInferResponse(infer_response=answer))
+        except NotTaken:
+            raise  # nobody would read that either
         except Exception as error:
             refused = error.refusal if isinstance(error, Refused) else refusal(error, turn.request_id)
             failed = turn.response(final=True)
             await write(pb.ModelStreamInferResponse(error_message=refused.message, infer_response=failed))
+
+    async def _write(self, answer: pb.ModelStreamInferResponse, context: Context) -> None:
+        """Write an answer. Raises NotTaken where its client reads nothing: other answers wait behind it."""
+        seconds = self._intake.unread_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await context.write(answer)
+        except TimeoutError:
+            raise NotTaken(
+                f"an answer was not taken for {seconds:g} s, and those behind it are forgotten; read the stream"
+            ) from None
 
     async def _answers(
         self, turn: "_Turn", context: Context, *, is_stream: bool

@@ -168,7 +168,8 @@ def picture_outputs(pictures: Sequence[Picture], wanted: Collection[str]) -> dic
     """Return the wanted outputs of some pictures of one request, in the order that ``OUTPUTS`` has.
 
     IMAGES are uint8 [n, height, width, 3], TIMINGS_MS queue, encode, denoise, decode and total in milliseconds, FLAGGED
-    1, 0, or -1 where no safety checker looked.
+    1, 0, or -1 where no safety checker looked. LATENTS are there where each picture has them: one that was flagged and
+    is not shown has none.
     """
     made: dict[str, Array] = {"IMAGE_INDEX": np.array([picture.image_index for picture in pictures], np.int32)}
     made["SEEDS"] = np.array([picture.seed for picture in pictures], np.int64)
@@ -181,8 +182,9 @@ def picture_outputs(pictures: Sequence[Picture], wanted: Collection[str]) -> dic
         made["IMAGES"] = np.stack([_pixels(picture) for picture in pictures])
     if "FILES" in wanted:
         made["FILES"] = _bytes_array([picture.data for picture in pictures])
-    if "LATENTS" in wanted:
-        made["LATENTS"] = np.stack([picture.latents for picture in pictures if picture.latents is not None])
+    latents = [picture.latents for picture in pictures if picture.latents is not None]
+    if "LATENTS" in wanted and len(latents) == len(pictures):
+        made["LATENTS"] = np.stack(latents)
     return _ordered(made, wanted)
 
 

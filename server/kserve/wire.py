@@ -1,5 +1,6 @@
 """Between the protocol's messages and arrays. With ``infer.py`` and ``service.py`` all that knows its protobuf here."""
 
+import itertools
 import math
 import struct
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from mezzotint.proto import kserve_pb2 as pb
 from mezzotint.server.kserve.memory import Place, Regions
 from mezzotint.server.kserve.tensor import Datatype, Tensor
 from mezzotint.server.kserve.tensors import OUTPUTS, Array, input_tensor
+from mezzotint.server.limits import check_length
 
 _CONTENTS = {
     Datatype.INT32: "int_contents",
@@ -149,6 +151,8 @@ def _shape(tensor: Tensor, given: pb.ModelInferRequest.InferInputTensor) -> tupl
         raise InvalidRequest(
             f"input {tensor.name!r}: is {given.datatype[:16]!r} {list(shape)}; must be {tensor}, -1 being any length"
         )
+    if tensor.dims == (-1,):
+        check_length(tensor.field, math.prod(shape))
     return shape
 
 
@@ -180,7 +184,7 @@ def _from_bytes(tensor: Tensor, data: bytes, shape: tuple[int, ...]) -> Array:
                 f"must be {num_values * dtype.itemsize}"
             )
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
-    values = list(_elements(data))
+    values = list(itertools.islice(_elements(data), num_values + 1))  # of as many as a message holds, no more
     if None in values or len(values) != num_values:
         raise InvalidRequest(
             f"input {tensor.name!r}: has {len(data)} bytes that are not the {num_values} elements of {list(shape)}; "

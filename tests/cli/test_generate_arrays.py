@@ -71,6 +71,7 @@ def test_prompt_states_stand_in_for_the_prompt(server: str, tmp_path: Path) -> N
         (["--latents", "{missing}"], "latents: "),
         (["--latents", "{text}"], "is no array of numbers"),
         (["--prompt-states", "{pickled}"], "is no array of numbers"),
+        (["--latents", "{cut}"], "is no array of numbers"),
         (["--latents", "{tensors}"], "none of its tensors is called latents"),
         (["--custom-sigmas", "14,x"], "custom_sigmas='14,x': must be noise levels between commas"),
         (["--latents-out", "{text}"], "must end in .npy or .safetensors"),
@@ -81,7 +82,8 @@ def test_what_is_no_array_is_one_sentence(
     server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
 ) -> None:
     files = {name: tmp_path / f"{name}.npy" for name in ("missing", "pickled", "small")}
-    files |= {"text": tmp_path / "text.txt", "tensors": tmp_path / "tensors.safetensors"}
+    files |= {"text": tmp_path / "text.txt", "tensors": tmp_path / "tensors.safetensors", "cut": tmp_path / "cut.npz"}
+    files["cut"].write_bytes(b"PK\3\4")
     files["text"].write_text("no array")
     np.save(files["pickled"], np.array([{}]), allow_pickle=True)
     np.save(files["small"], noise(1)[..., :8])

@@ -160,6 +160,7 @@ def test_top_in_a_terminal_follows_the_server_until_q(observed: Observed) -> Non
     [
         ("127.0.0.1:1", "http://127.0.0.1:1/metrics: nobody answers (connection refused); is a server there"),
         ("ftp://127.0.0.1", "ftp://127.0.0.1: must be HOST:PORT or a URL"),
+        ("gpu..box:8002", "http://gpu..box:8002/metrics: nobody answers ("),
     ],
 )
 def test_top_without_a_server_is_one_sentence(url: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

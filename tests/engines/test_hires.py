@@ -125,6 +125,23 @@ def test_the_walks_steps_count_up_and_each_walk_has_previews_of_its_size(tmp_pat
     assert engines[UNET].log.count("vae_decoder full") == 1
 
 
+def test_a_second_walk_that_alone_is_guided_has_the_negative_row(tmp_path: Path) -> None:
+    model, _ = fake_model(tmp_path)
+    late = {"guidance": 4.0, "guidance_start": 0.8}  # beyond the last of four steps, and not of twenty
+    request = Request(prompt="a cat", negative_prompt="a dog", steps=4, **late, hires=Hires(2.0, 10, 0.5))  # type: ignore[arg-type]
+    (image,) = model.start(request)
+    num_rows = []
+    while image.stage is not Stage.DONE:
+        batch = Batch((image,))
+        if image.stage is Stage.DENOISE:
+            inputs = batch.inputs()
+            assert {len(rows) for rows in inputs.values()} == {image.num_rows}
+            num_rows.append(image.num_rows)
+        run_call(model, batch)
+    assert num_rows == [1] * 10 + [2] * 4
+    assert not np.array_equal(*inputs["text"])
+
+
 def test_the_pixels_way_decodes_and_encodes_in_between(tmp_path: Path) -> None:
     model, engines = fake_model(tmp_path, vae_encoder=True)
     generate(model, [Request(prompt="a cat", steps=2, guidance=1.0, hires=Hires(2.0, 1, 0.5, "lanczos"))])
@@ -153,6 +170,7 @@ def test_sides_are_rounded_down_to_what_the_model_takes(tmp_path: Path) -> None:
         (Hires(2.0, 3, 0.0), "hires_strength=0: must be above 0"),
         (Hires(2.0, 3, float("nan")), "hires_strength=nan: must be above 0"),
         (Hires(2.0, 30, 0.01), "30 steps at it are the last of 3000, but this model has 1000"),
+        (Hires(2.0, 3, 1e-320), "3 steps at it are the last of inf, but this model has 1000"),
         (Hires(2.0, 3, 0.5, "cubic"), "hires_upscaler='cubic': must be one of latent, lanczos, or empty"),
         (Hires(2.0, 3, 0.5, "lanczos"), "has no vae_encoder engine"),
     ],

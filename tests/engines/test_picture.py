@@ -56,6 +56,10 @@ def test_what_makes_fewer_evaluations_is_written_where_it_is_set() -> None:
     assert (settings["Guidance interval"], settings["Step cache"]) == ("0-0.5", "at 0 4 9")
 
 
+def test_noise_levels_of_the_requests_own_are_written() -> None:
+    assert ", Sigmas: 14.6 0.1, Engine:" in text_of(Request(prompt="x", steps=2, custom_sigmas=(14.6, 0.1)))
+
+
 def test_an_earlier_layer_of_the_text_encoder_is_written_as_a1111_does() -> None:
     plain = text_of(Request(prompt="x"))
     assert text_of(Request(prompt="x", clip_skip=1)) == plain

@@ -69,6 +69,11 @@ def test_a_call_in_parts_gives_what_one_call_gives(num_rows: int, row_counts: se
     np.testing.assert_array_equal(outputs[1], second - 1)
 
 
+def test_arrays_of_different_rows_are_no_call() -> None:
+    with pytest.raises(ValueError, match=r"arrays of \[2, 1\] rows"):
+        call_in_parts([np.zeros((2, 3)), np.zeros((1, 3))], (1, 2), lambda arrays: arrays)
+
+
 def test_padding_repeats_the_last_row() -> None:
     seen: list[Array] = []
 

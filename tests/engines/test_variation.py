@@ -49,6 +49,13 @@ def test_equal_noises_stay_as_they_are() -> None:
     np.testing.assert_allclose(slerp(0.3, noise, noise), noise, rtol=1e-6)
 
 
+def test_noise_of_zeros_is_turned_into_numbers() -> None:
+    noise = torch_noise(7)
+    noise[1, :, 2] = 0.0
+    for low, high in ((noise, torch_noise(8)), (torch_noise(8), noise), (np.zeros_like(noise), noise)):
+        assert np.isfinite(slerp(0.3, low, high)).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*__array:DeprecationWarning")
 @pytest.mark.parametrize("sampler", ["euler", "euler_a"])
 def test_a_variation_is_diffusers_picture_of_the_turned_noise_and_draws_on_from_the_seeds(

@@ -63,14 +63,14 @@ def listening(address: str, request_id: str) -> "subprocess.Popen[str]":
     return client
 
 
-def deaf_client(address: str, message: bytes) -> socket.socket:
-    """Return the connection of a client that has asked for a picture, takes nothing of it, and reads nothing at all."""
+def deaf_client(address: str, message: bytes, method: str = f"/{SERVICE}/Generate") -> socket.socket:
+    """Return the connection of a client that has asked for something, takes nothing of it, and reads nothing at all."""
     host, _, port = address.rpartition(":")
     connection = socket.create_connection((host, int(port)))
     headers = {
         ":method": "POST",
         ":scheme": "http",
-        ":path": f"/{SERVICE}/Generate",
+        ":path": method,
         ":authority": address,
         "te": "trailers",
         "content-type": "application/grpc",

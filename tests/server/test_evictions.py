@@ -1,6 +1,9 @@
 """Bundles that make room for each other under a memory budget, over a real socket, on fake engines."""
 
 import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -28,6 +31,31 @@ async def test_idle_bundles_make_room_and_a_request_brings_them_back(root: Path)
         assert all(await asyncio.gather(*(host.ask("b", seed=seed) for seed in range(3))))
         assert await host.states() == {"a": "unavailable", "b": "ready", "c": "ready"}
         assert [len(host.loader.unets[name]) for name in "abc"] == [1, 2, 1]
+
+
+async def test_a_request_for_a_bundle_that_is_to_leave_beside_others_is_not_lost(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = FakeLoader(room=2 * UNIT, sizes={"c": 2})
+    async with hosting(root, "a", "b", loader=loader) as host:
+        closing, go = list[str](), threading.Event()
+
+        def slow(name: str, close: Callable[..., None], *why: str) -> None:
+            closing.append(name)
+            assert go.wait(10)
+            close(*why)
+
+        for name in ("a", "b"):
+            core = host.server.catalog.find(name)
+            monkeypatch.setattr(core, "close", partial(slow, name, core.close))
+        loading = asyncio.create_task(host.client.load_model("c"))
+        await eventually(lambda: closing)
+        (other,) = {"a", "b"} - set(closing)
+        asked = host.ask(other)
+        await asyncio.sleep(0.1)
+        go.set()
+        await loading
+        assert (await asked).files
 
 
 async def test_what_has_no_room_is_refused_at_once_and_nothing_is_evicted_for_it(root: Path) -> None:

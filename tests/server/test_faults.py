@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from benchmarks.start import settle
 from mezzotint import Client, MezzotintClientError
@@ -27,7 +28,10 @@ from mezzotint.engines.variants import FULL
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Progress
 from mezzotint.server.access import AccessConfig
+from mezzotint.server.config import KserveConfig
 from mezzotint.server.events import Failed
+from mezzotint.server.kserve.infer import _Turn
+from mezzotint.server.kserve.service import SERVICE as KSERVE
 from mezzotint.server.outbox import Outbox
 from tests.cli.conftest import log_of, started
 from tests.conftest import ROOT
@@ -127,6 +131,39 @@ async def test_pictures_of_a_client_that_never_reads_are_forgotten_and_its_reque
         served.engines[DECODER].release()
         await eventually(lambda: served.core.num_open == 0)
         assert outbox.qsize() == 1
+
+
+async def test_a_stream_of_kserve_that_is_never_read_ends_with_all_that_waits_in_it(start: Start) -> None:
+    served = await start(access=AccessConfig(unread_seconds=0.3), kserve=KserveConfig())
+    message = service_pb2.ModelInferRequest(model_name="fake", raw_input_contents=[b"\5\0\0\0a cat"])
+    message.inputs.add(name="PROMPT", datatype="BYTES", shape=[1])
+    with deaf_client(served.target, message.SerializeToString(), f"/{KSERVE}/ModelStreamInfer"):
+        await eventually(lambda: waiting_turns() and served.unet.calls and not served.core.num_open)
+        await eventually(lambda: not waiting_turns())
+
+
+def waiting_turns() -> list[_Turn]:
+    """Return the requests of the protocol's that are not answered."""
+    return [found for found in gc.get_objects() if type(found) is _Turn]
+
+
+async def test_a_watcher_of_health_that_never_reads_keeps_nobody_from_stopping(start: Start) -> None:
+    served = await start()
+    asked = health_pb2.HealthCheckRequest().SerializeToString()
+    stub = health_pb2_grpc.HealthStub(served.channel)
+    hearing, unknown = (
+        stub.Watch(health_pb2.HealthCheckRequest()),
+        stub.Watch(health_pb2.HealthCheckRequest(service="x")),
+    )
+    with deaf_client(served.target, asked, "/grpc.health.v1.Health/Watch"):
+        assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        assert (await hearing.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await asyncio.sleep(0.3)  # the deaf one is watching too
+        await asyncio.wait_for(served.server.set_ready(False), 5)
+        assert (await hearing.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        hearing.cancel()
+        unknown.cancel()
+        await asyncio.wait_for(served.server.stop(1.0), 10)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import pytest
 
 from mezzotint.engines.errors import InvalidRequest, MezzotintError
+from mezzotint.engines.hires import Hires
 from mezzotint.engines.request import Request
 from mezzotint.server.limits import RequestLimits
 from tests.fake_manifest import fake_manifest
@@ -32,6 +33,12 @@ def test_what_is_over_a_limit_is_refused_in_one_sentence(request_: Request, sent
     with pytest.raises(InvalidRequest) as refused:
         LIMITS.check(request_, fake_manifest("fake"))
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -2.0])
+def test_a_scale_that_is_none_is_refused_before_a_size_is_made_of_it(scale: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"hires_scale=.*: must be between 1 and 16"):
+        RequestLimits().check(Request(hires=Hires(scale)), fake_manifest("fake"))
 
 
 def test_a_size_that_is_not_said_is_the_bundles() -> None:

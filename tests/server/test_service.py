@@ -83,6 +83,7 @@ async def test_a_picture_names_its_sampler_and_levels_as_a1111_does(served: Runn
         ),
         ({"sampler": "DPM++ 2M Karras", "sigmas": "default"}, "Sampler: DPM++ 2M, CFG scale"),
         ({"sampler": "Automatic"}, "Sampler: DDIM, CFG scale"),
+        ({"sampler": "DPM++ 2M Karras", "custom_sigmas": [9.5, 1.0]}, "Sampler: DPM++ 2M, CFG scale"),
     ):
         result = await served.client.generate("a cat", steps=2, **asked)
         assert written in read_parameters(result.files[0])

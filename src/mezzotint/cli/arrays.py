@@ -4,6 +4,7 @@ Files are NumPy's ``.npy`` or ``.safetensors``, which needs the package of that 
 """
 
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +45,7 @@ def read_array(path: Path, name: str, dtype: str = "float32") -> Any:
         return np.ascontiguousarray(found, dtype=dtype)
     except OSError as error:
         raise InvalidRequest(f"{name}: {path} cannot be read ({(error.strerror or str(error)).lower()})") from None
-    except (ValueError, TypeError, EOFError) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidRequest(
             f"{name}: {path} is no array of numbers ({error}); save one as .npy or .safetensors"
         ) from None

@@ -96,7 +96,7 @@ def read(url: str, now: float) -> Snapshot:
         raise Unavailable(f"{url}: answers {error.code} {error.reason}; is that the `--metrics-port`?") from None
     except http.client.HTTPException:
         raise Unavailable(f"{url}: does not speak HTTP; is that the `--metrics-port`, or the gRPC port?") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a host that no name server could be asked for
         cause = getattr(error, "reason", error)
         reason = str(getattr(cause, "strerror", None) or cause).lower()
         raise Unavailable(f"{url}: nobody answers ({reason}); is a server there, with that `--metrics-port`?") from None

@@ -56,7 +56,9 @@ def test_a_literal_text_is_one_span_as_it_stands(text: str) -> None:
     assert texts_by_step(literal(text), 5) == (literal(text),) * 5
 
 
-@pytest.mark.parametrize("text", ["(a:101)", "(a:-100.5)", "((((a:99))))", "(a:" + "9" * 400 + ")"])
+@pytest.mark.parametrize(
+    "text", ["(a:101)", "(a:-100.5)", "((((a:99))))", "(a:" + "9" * 400 + ")", "((a:0):" + "9" * 400 + ")"]
+)
 def test_a_weight_beyond_any_use_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"the weight .* of 'a' must be between -100 and 100"):
         parse_attention(text)
@@ -71,7 +73,7 @@ def test_deeper_nesting_than_the_limit_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     ["(a)" * 5_461, ("([" * 30 + "a" * 100 + "])" * 30) * 70, "a:" * 8_192, ":" + "9" * 16_000, ": " * 8_000 + ")",
-     "BREAK " * 2_700, "\\" * 16_384],
+     "BREAK " * 2_700, "\\" * 16_384, " " * 16_384],
     ids=lambda text: text[:4],
 )  # fmt: skip
 def test_the_longest_texts_take_no_time(text: str) -> None:

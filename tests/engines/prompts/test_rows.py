@@ -146,6 +146,14 @@ def test_states_that_are_no_whole_chunks_or_unlike_are_refused(model: Model) -> 
         assert "prompt_states: is float32" in str(refused(model, prompt_states=wrong, guidance=1.0))
 
 
+def test_states_beside_a_text_of_another_length_are_refused(model: Model) -> None:
+    states = np.zeros((TOKENS, WIDTH), np.float32)
+    error = refused(model, prompt="a BREAK cat AND dog", guidance=1.0, negative_prompt_states=states)
+    assert isinstance(error, InvalidRequest)
+    assert str(error).startswith("prompt: its rows have 8 and 16 tokens, as states and as texts; send states for each")
+    model.start(Request(prompt="a cat AND dog", guidance=1.0, negative_prompt_states=states))
+
+
 def test_a_schedule_that_changes_nothing_is_the_plain_prompt(model: Model) -> None:
     plain, scheduled = ([*generate(model, [Request(prompt=p, steps=3)])[0]] for p in ("a cat", "a [dog:cat:0]"))
     assert all(map(_same, plain, scheduled))

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.request import Request
 from mezzotint.engines.sampling import SAMPLERS, plan
 from mezzotint.engines.schedule import NoiseSchedule, Prediction, Spacing
+from tests.fakes import fake_model
 
 SCHEDULE = NoiseSchedule.from_betas(
     num_train_timesteps=1000,
@@ -34,3 +38,12 @@ def test_dpmpp_2m_follows_custom_sigmas() -> None:
 def test_ddim_refuses_custom_sigmas() -> None:
     with pytest.raises(InvalidRequest, match="ddim has none"):
         plan(SAMPLERS["ddim"], SCHEDULE, 2, custom_sigmas=(10.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "sigmas", [(9.0, 9.0), (1.0, 9.0), (9.0, 0.0), (9.0, float("nan")), (1000.0000000000002, 1000.0)]
+)
+def test_levels_that_do_not_fall_or_hardly_are_refused(tmp_path: Path, sigmas: tuple[float, ...]) -> None:
+    model, _ = fake_model(tmp_path)
+    with pytest.raises(InvalidRequest, match="each lower than the last by 1e-06 of it or more; leave out the last 0"):
+        model.start(Request(prompt="a cat", sampler="dpmpp_2m", steps=2, custom_sigmas=sigmas))

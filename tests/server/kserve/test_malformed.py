@@ -2,15 +2,19 @@
 
 import random
 import struct
+import time
 from collections import Counter
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.proto import kserve_pb2 as pb
+from mezzotint.proto.mezzotint_pb2 import GenerateRequest
+from mezzotint.server.convert import order_of
 from mezzotint.server.kserve.memory import Regions
 from mezzotint.server.kserve.tensors import INPUTS, read_inputs
 from mezzotint.server.kserve.wire import arrays_of
@@ -52,7 +56,7 @@ def text(value: bytes) -> bytes:
         ({"PROMPT": ("BYTES", [1] * 99, text(b"a"))}, r"is 'BYTES' \[1, 1, 1, 1, 1, 1, 1, 1, 1\]"),
         ({"STEPS": ("INT32", [1], b"\1\0\0")}, r"input 'STEPS': has 3 bytes for INT32 \[1\]; must be 4"),
         ({"STEPS": ("INT32", [2**62, 2**62], b"")}, "is 'INT32'"),
-        ({"CACHE_SCHEDULE": ("INT32", [2**62], b"\1\0\0\0")}, "has 4 bytes for INT32"),
+        ({"CACHE_SCHEDULE": ("INT32", [2**62], b"\1\0\0\0")}, "cache_schedule: has a length of 4611686018427387904"),
         ({"INIT_LATENTS": ("FP32", [1, 4, 8, 8], b"\0" * 1023)}, "has 1023 bytes for FP32"),
     ],
 )
@@ -98,6 +102,24 @@ def test_a_list_as_long_as_a_message_is_refused_before_it_is_looked_into() -> No
     made = message(PROMPT=("BYTES", [1], text(b"a")), CACHE_SCHEDULE=("INT32", [10_000_000], bytes(40_000_000)))
     with pytest.raises(InvalidRequest, match="cache_schedule: has a length of 10000000; the limit is 4096"):
         read_inputs(arrays_of(made, NO_MEMORY, decoupled=False), (), decoupled=False)
+
+
+def test_no_more_of_a_message_is_read_than_it_should_hold() -> None:
+    schedule = np.zeros(1_000_000, np.int32)
+    typed = message(PROMPT=("BYTES", [1], text(b"a")))
+    typed.inputs.add(name="CACHE_SCHEDULE", datatype="INT32", shape=schedule.shape).contents.int_contents.extend(
+        schedule
+    )
+    del typed.raw_input_contents[:]
+    typed.inputs[0].contents.bytes_contents.append(b"a")
+    began = time.process_time()
+    with pytest.raises(InvalidRequest, match="has 67108864 bytes that are not the 1 elements"):
+        arrays_of(message(PROMPT=("BYTES", [1], bytes(64 << 20))), NO_MEMORY, decoupled=False)
+    with pytest.raises(InvalidRequest, match="cache_schedule: has a length of 1000000; the limit is 4096"):
+        arrays_of(typed, NO_MEMORY, decoupled=False)
+    with pytest.raises(InvalidRequest, match="cache_schedule: has a length of 1000000; the limit is 4096"):
+        order_of(GenerateRequest(cache_schedule=schedule))
+    assert time.process_time() - began < 1
 
 
 def random_request(rng: random.Random) -> service_pb2.ModelInferRequest:

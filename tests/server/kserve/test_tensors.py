@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -125,6 +125,12 @@ def test_pictures_become_arrays_of_their_pixels_seeds_and_times() -> None:
     assert outputs["TIMINGS_MS"].tolist() == [[1, 2, 3, 4, 10]] * 2
     assert outputs["LATENTS"].shape == (2, 4, 1, 1)
     check_config(outputs)
+
+
+def test_latents_are_there_where_each_picture_has_them() -> None:
+    withheld = replace(picture(1, flagged=True), latents=None)
+    for pictures in ([withheld], [picture(0), withheld]):
+        assert list(picture_outputs(pictures, ["IMAGES", "LATENTS"])) == ["IMAGES"]
 
 
 def test_beside_files_images_are_the_files_own_pixels() -> None:

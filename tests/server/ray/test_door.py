@@ -130,6 +130,7 @@ async def test_clients_cannot_say_what_the_door_says(deployed: Deployed) -> None
         ({"sampler": "no such"}, grpc.StatusCode.INVALID_ARGUMENT, "no such"),
         ({"request_id": "a b"}, grpc.StatusCode.INVALID_ARGUMENT, "request_id"),
         ({"priority": 9}, grpc.StatusCode.INVALID_ARGUMENT, "priority=9"),
+        ({"steps": 0, "image": b"x"}, grpc.StatusCode.INVALID_ARGUMENT, "steps=0"),
     ],
 )
 async def test_a_refusal_has_its_status_its_sentence_and_the_requests_id(
