@@ -9,7 +9,9 @@ from mezzotint.engines.manifest import MANIFEST
 
 
 def check_output(output: Path) -> None:
-    """Refuse to write where something else is. Raises CompileError."""
+    """Refuse to write where something else is, or where nothing can be put in one move. Raises CompileError."""
+    if output.name in ("", ".."):
+        raise CompileError(f"{output}: is no name for a bundle; name a folder, such as build/emoji")
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise CompileError(f"{output}: holds something that is no bundle; name an empty or a new folder")
     if output.exists() and not output.is_dir():

@@ -82,6 +82,9 @@ class Maker:
                 candidates += self._sound(value, target)
             except EngineFailed as error:
                 left_out[value] = str(error)
+        if not candidates:
+            reasons = "; ".join(f"{value}: {reason}" for value, reason in left_out.items())
+            raise CompileError(f"{target.name}: {self._job.device or 'the CPU'} runs it at no precision ({reasons})")
         if len(candidates) == 1 and not left_out:
             return candidates[0], {}
         return self._choose(target, candidates, left_out)
@@ -214,7 +217,7 @@ class Maker:
         self, target: Target, candidates: list[Candidate], left_out: dict[str, str]
     ) -> tuple[Candidate, dict[str, Any]]:
         sound = {c.entry.precision: c for c in candidates if verify.passes(c.measured)}
-        if Precision.FP32 not in sound:
+        if candidates[0].entry.precision not in sound:  # the first is the finest that the device has
             raise verify.refuse(candidates[0].entry, candidates[0].measured)
         for candidate in candidates:
             if candidate.entry.precision not in sound:

@@ -6,7 +6,7 @@ Needs no network: configs and tokenizer come from a diffusers folder, or, for St
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,11 +60,15 @@ _SD2_NOTE = (
 )
 
 
+_SD2_INPAINTING = {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}  # Stability's own settings
+
+
 @dataclass(frozen=True, slots=True)
 class _Architecture:
     folder: Path
     vocabulary: Path
     notes: tuple[str, ...]
+    unlike: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what the folder's configs say otherwise
 
 
 def load_single_file(path: Path, config: Path | None = None) -> Parts:
@@ -77,12 +81,13 @@ def load_single_file(path: Path, config: Path | None = None) -> Parts:
     index = read_index(shape.folder)
     ema = (_EMA_NOTE,) if any(key.startswith("model_ema.") for key in state) else ()
     settings = read_json(shape.folder / TOKENIZER / "tokenizer_config.json") if config is None else None
+    scheduler = load_scheduler(shape.folder / SCHEDULER, index.scheduler_class)
     return Parts(
         text_encoder=_text_encoder(path, state, shape.folder),
-        unet=_unet(path, state, shape.folder),
+        unet=_unet(path, state, shape.folder, shape.unlike.get("unet", {})),
         vae=_vae(path, state, shape.folder),
         tokenizer=load_tokenizer(shape.vocabulary, settings),
-        scheduler=load_scheduler(shape.folder / SCHEDULER, index.scheduler_class),
+        scheduler=scheduler.from_config(scheduler.config, **shape.unlike.get("scheduler", {})),
         notes=(*index.notes, *shape.notes, *ema),
     )
 
@@ -120,6 +125,8 @@ def _recognise(path: Path, state: _State) -> _Architecture:
     vocabulary = DATA / "clip_tokenizer"
     if first in _FIRST_SHAPES and width == 768:
         return _Architecture(DATA / "sd15", vocabulary, ())
+    if first == _FIRST_SHAPES[1] and width == 1024:
+        return _Architecture(DATA / "sd21", vocabulary, (), _SD2_INPAINTING)
     if first in _FIRST_SHAPES and width == 1024:
         return _Architecture(DATA / "sd21", vocabulary, (_SD2_NOTE,))
     raise CheckpointError(
@@ -157,12 +164,12 @@ def _text_encoder(path: Path, state: _State, folder: Path) -> transformers.CLIPT
     return _fill(path, TEXT_ENCODER, model, converted)
 
 
-def _unet(path: Path, state: _State, folder: Path) -> diffusers.UNet2DConditionModel:
+def _unet(path: Path, state: _State, folder: Path, unlike: Mapping[str, Any]) -> diffusers.UNet2DConditionModel:
     _, section = _section(path, state, UNET, _UNET_PREFIX)
     config_file = folder / UNET / "config.json"
     # more of a model that was trained to inpaint than its config says
     own = {"in_channels": int(section[_FIRST_CONV].shape[1])} if _FIRST_CONV in section else {}
-    model = _build_empty(diffusers.UNet2DConditionModel, config_file, own)
+    model = _build_empty(diffusers.UNet2DConditionModel, config_file, {**unlike, **own})
     converted = _converted(path, UNET, converter.convert_ldm_unet_checkpoint, section, model.config)
     return _fill(path, UNET, model, converted)
 

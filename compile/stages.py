@@ -7,7 +7,6 @@ later one could take for a result. What is reused is checked against the digests
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 from mezzotint.compile.job import Report, StageEvent, Status
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import BundleError, MezzotintError
-from mezzotint.engines.folders import remove_leftovers
+from mezzotint.engines.folders import remove_leftovers, writer
 
 _EXPORTERS = ("torch", "onnx", "onnxscript", "transformers", "diffusers")
 _INDEX = "stage.json"
@@ -83,7 +82,7 @@ class Stages:
         return result
 
     def _work(self, folder: Path, work: Callable[[Path], Any]) -> dict[str, Any]:
-        unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}-{os.getpid()}")
+        unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}-{writer()}")
         remove_leftovers(self._cache, f"{_UNFINISHED}{folder.name}-")
         unfinished.mkdir(parents=True)
         try:

@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_STALE_SECONDS = 7 * 24 * 3600.0
 
 
 @contextmanager
@@ -34,21 +38,41 @@ def whole_file(output: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove what killed runs left: what is named by ``prefix`` and the id of no other running process."""
+    """Remove what killed runs left: what is named by ``prefix`` and a ``writer`` that is gone.
+
+    Of another host nobody can tell, with which a folder may be shared: what is its goes after a week.
+    """
     for path in parent.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix)
-        if process.isdecimal() and (int(process) == os.getpid() or not _is_alive(int(process))):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        if not _is_left(path, path.name.removeprefix(prefix)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def writer() -> str:
+    """Return this process's name: its host's, which may be a container's, and its id there."""
+    return f"{socket.gethostname().replace('/', '_')}-{os.getpid()}"
 
 
 def _beside(output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{output.name}.unfinished-"
     remove_leftovers(output.parent, prefix)
-    return output.with_name(f"{prefix}{os.getpid()}")
+    return output.with_name(f"{prefix}{writer()}")
+
+
+def _is_left(path: Path, by: str) -> bool:
+    host, _, process = by.rpartition("-")
+    if not process.isdecimal():
+        return False
+    if host == writer().rpartition("-")[0]:
+        return int(process) == os.getpid() or not _is_alive(int(process))
+    try:
+        return path.stat().st_mtime < time.time() - _STALE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(process: int) -> bool:

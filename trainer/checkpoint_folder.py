@@ -30,12 +30,14 @@ class Saved:
         step: steps of the optimizer that it has behind it.
         val_loss: the validation loss at that step, where it was measured.
         model: what must be the same in a run that goes on from it: the base's digest, what of it is trained, how.
+        number: counts up as a run's checkpoints are written: one that was resumed from an earlier step has less steps.
     """
 
     path: Path
     step: int
     val_loss: float | None
     model: Mapping[str, str]
+    number: int = 0
 
 
 class CheckpointFolder:
@@ -51,12 +53,12 @@ class CheckpointFolder:
         self._limit = limit
 
     def saved(self) -> list[Saved]:
-        """Return all whole checkpoints, by step."""
+        """Return all whole checkpoints, in the order in which they were written."""
         found = [read_checkpoint(path) for path in self.path.glob("step-*")]
-        return sorted((each for each in found if each), key=lambda each: each.step)
+        return sorted((each for each in found if each), key=lambda each: (each.number, each.step))
 
     def last(self) -> Saved | None:
-        """Return the checkpoint of the highest step."""
+        """Return the checkpoint that was written last."""
         return next(reversed(self.saved()), None)
 
     def best(self) -> Saved | None:
@@ -78,7 +80,9 @@ class CheckpointFolder:
             OSError: the disk is full; nothing has changed.
         """
         part, place = self.part(step), self.path / f"step-{step:06d}"
-        about = {"format": _FORMAT, "step": step, "val_loss": val_loss, "model": dict(model)}
+        last = self.last()
+        number = last.number + 1 if last else 1
+        about = {"format": _FORMAT, "step": step, "val_loss": val_loss, "model": dict(model), "number": number}
         write_file(part / _ABOUT, json.dumps(about, indent=2).encode())
         for path in [*part.rglob("*"), part]:
             _flush(path)
@@ -88,7 +92,7 @@ class CheckpointFolder:
         _flush(self.path)
         shutil.rmtree(self.path / f".{place.name}.old", ignore_errors=True)
         self._keep_to_limit()
-        return Saved(place, step, val_loss, model)
+        return Saved(place, step, val_loss, model, number)
 
     def abandon(self, step: int) -> None:
         """Remove what was written since ``begin``."""
@@ -138,9 +142,8 @@ def read_checkpoint(path: Path) -> Saved | None:
     """Return what a folder says of itself; None where it is no checkpoint."""
     try:
         about = json.loads((path / _ABOUT).read_bytes())
-        return (
-            Saved(path, int(about["step"]), about["val_loss"], about["model"]) if about["format"] == _FORMAT else None
-        )
+        saved = Saved(path, int(about["step"]), about["val_loss"], about["model"], int(about.get("number", 0)))
+        return saved if about["format"] == _FORMAT else None
     except (OSError, ValueError, KeyError):
         return None
 

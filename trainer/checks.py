@@ -1,4 +1,4 @@
-"""What may be wrong with data that can be read: sentences for the user, and the one thing that no model can take."""
+"""What may be wrong with data that can be read: sentences for the user, and what no model can take."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +22,20 @@ def check_resolution(resolution: int, base: Base) -> None:
         lower = resolution // step * step
         near = ", ".join(str(side) for side in (lower, lower + step) if side)
         raise TrainError(f"resolution={resolution}: must be a multiple of {step} for {base.name}; nearest {near}")
+
+
+def check_trainable(base: Base) -> None:
+    """Refuse models whose UNet takes more than noisy latents and text. Raises TrainError."""
+    config = base.unet.config
+    if config.in_channels != config.out_channels:
+        raise TrainError(
+            f"{base.name}: its UNet takes {config.in_channels} channels, since it was trained to inpaint; "
+            "train a model that paints from noise"
+        )
+    if config.time_cond_proj_dim is not None:
+        raise TrainError(
+            f"{base.name}: its UNet takes guidance as an input, as distilled ones do; train what it was made from"
+        )
 
 
 def folder_notes(folders: Iterable[Path]) -> list[str]:

@@ -32,11 +32,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Hears how many pictures are there, and how many there will be."""
 
 
-def class_folder(given: Path | None, digest: str, prompt: str) -> Path:
-    """Return where class pictures live: the folder ``given``, or one of that model and prompt in the user's cache."""
-    if given is not None:
-        return given
-    key = hashlib.sha256(json.dumps([digest, prompt]).encode()).hexdigest()[:16]
+def class_folder(digest: str, prompt: str, settings: Mapping[str, int | float]) -> Path:
+    """Return the folder of a model's class pictures of a prompt, painted so, in the user's cache."""
+    key = hashlib.sha256(json.dumps([digest, prompt, dict(settings)], sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "class-images" / key
 
 

@@ -1,6 +1,6 @@
 """The data of a run: pictures checked before anything else is done, and what Lightning is given of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,13 @@ class DreamBoothData(LightningDataModule):
         examples: after ``setup``, all of them.
 
     Raises:
-        TrainError: a folder has no picture, a picture cannot be used or has no caption, or the model cannot take
-            squares of that resolution.
+        TrainError: a folder has no picture, a picture cannot be used or has no caption, or the model cannot be trained
+            or cannot take squares of that resolution.
     """
 
     def __init__(self, config: TrainConfig, base: Base) -> None:
         super().__init__()
+        checks.check_trainable(base)
         checks.check_resolution(config.resolution, base)
         self._config = config
         self._base = base
@@ -57,9 +58,7 @@ class DreamBoothData(LightningDataModule):
         self.num_examples = sum(max(len(own) * config.repeats, num_priors) for own in self._instances)
         self.notes = tuple(self._notes())
 
-    def fill_class_images(
-        self, painter: Painter, settings: Mapping[str, str | int | float], progress: Progress = lambda done, total: None
-    ) -> int:
+    def fill_class_images(self, painter: Painter, progress: Progress = lambda done, total: None) -> int:
         """Paint the class pictures that are missing; returns how many. See ``class_images.fill_class_images``."""
         config = self._config
         return sum(
@@ -69,7 +68,7 @@ class DreamBoothData(LightningDataModule):
                 own.count,
                 painter,
                 self._base.digest,
-                settings=settings,
+                settings=config.painting,
                 batch_size=config.sample_batch_size,
                 progress=progress,
             )
@@ -136,9 +135,12 @@ class DreamBoothData(LightningDataModule):
         config, digest, prompt = self._config, self._base.digest, concept.class_prompt
         if not config.with_prior_preservation:
             return []
-        own = ClassSet(class_folder(concept.class_data_dir, digest, prompt), prompt, config.num_class_images)
-        further = [ClassSet(class_folder(None, digest, p), p, config.num_prior_images) for p in config.prior_prompts]
-        return [own, *further]
+        folder = concept.class_data_dir or class_folder(digest, prompt, config.painting)
+        further = [(class_folder(digest, other, config.painting), other) for other in config.prior_prompts]
+        return [
+            ClassSet(folder, prompt, config.num_class_images),
+            *(ClassSet(*each, config.num_prior_images) for each in further),
+        ]
 
     def _check(self, pictures: Sequence[Path]) -> None:
         sizes = check_pictures(pictures, self._config.resolution)

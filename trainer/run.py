@@ -83,7 +83,7 @@ def train(
     trainer = _trainer(config, watching)
     save_config(config)
     with painter or nullcontext(_torch_painter(config, base)) as paint:
-        data.fill_class_images(paint, _painted(config), progress)
+        data.fill_class_images(paint, progress)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # of Lightning's own making
         trainer.fit(module, data, ckpt_path=watching.resume)
@@ -101,10 +101,6 @@ def _check_machine(config: TrainConfig) -> None:
             f"strategy={config.strategy}: shards whole models, not LoRA's matrices; use ddp, they are small"
         )
     torch.set_float32_matmul_precision("high" if config.allow_tf32 else "highest")
-
-
-def _painted(config: TrainConfig) -> dict[str, int | float]:
-    return {"steps": config.sample_steps, "guidance": config.sample_guidance}
 
 
 def _torch_painter(config: TrainConfig, base: Base) -> Painter:

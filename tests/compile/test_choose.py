@@ -1,14 +1,20 @@
 """Which precisions a component is built at: what was asked for, what it gets instead, and what auto leaves out."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from mezzotint.compile.choose import check_precisions, precisions
+from mezzotint.compile.choose import check_precisions, fastest, precisions
 from mezzotint.compile.job import CompileJob
+from mezzotint.compile.maker import Maker
+from mezzotint.compile.stages import Stages
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.component import Component, Precision
-from mezzotint.engines.errors import CompileError
+from mezzotint.engines.errors import CompileError, EngineFailed
+from tests.fake_manifest import fake_manifest
+from tests.fakes import FakeEngine
 
 
 def job(backend: str, precision: dict[str, str]) -> CompileJob:
@@ -46,3 +52,24 @@ def test_a_safety_checker_is_coarser_than_fp32_only_where_it_is_named() -> None:
 def test_what_a_backend_cannot_run_is_refused_before_any_work(backend: str, precision: str) -> None:
     with pytest.raises(CompileError, match=f"precision {precision}: {backend}"):
         check_precisions(job(backend, {"": precision}))
+
+
+def test_where_a_device_has_no_fp32_others_are_timed_against_the_first() -> None:
+    entry = fake_manifest("fake").engine(Component.UNET)
+    found = fastest({value: FakeEngine(entry, []) for value in (Precision.FP16, Precision.INT8_WEIGHTS)})
+    assert found["ratio_to_fp32"].keys() == {"fp16", "int8-weights"}
+    assert found["ratio_to_fp32"]["fp16"] == 1.0
+
+
+class NoDevice(Maker):
+    """Builds nothing: every precision is too much for its device."""
+
+    def _sound(self, value: Precision, *targets: Any) -> list[Any]:
+        raise EngineFailed("out of memory")
+
+
+def test_where_no_precision_runs_each_says_why(tmp_path: Path) -> None:
+    maker = NoDevice(job("openvino", {"": "auto"}), Stages(tmp_path, lambda _: None), "", {}, "", None)
+    target: Any = SimpleNamespace(component=Component.VAE_DECODER, name="vae_decoder")
+    with pytest.raises(CompileError, match=r"vae_decoder: .* runs it at no precision \(fp32: out of memory; bf16: out"):
+        maker.best(target)

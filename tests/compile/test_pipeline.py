@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mezzotint.compile.folders import check_output
 from mezzotint.compile.job import Status
 from mezzotint.compile.pipeline import compile_checkpoint
 from mezzotint.engines.bundle import LoadOptions, open_bundle
@@ -102,6 +103,8 @@ def test_a_size_that_the_model_cannot_take_is_refused(sd15_checkpoint: Path, tmp
 
 def test_a_folder_of_something_else_is_not_overwritten(sd15_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(CompileError, match="is no name for a bundle; name a folder"):
+        check_output(Path())
     with pytest.raises(CompileError, match="holds something that is no bundle"):
         compile_checkpoint(job(sd15_checkpoint, tmp_path), lambda _: None)
     assert (tmp_path / "diary.txt").read_text() == "mine"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint, schedule_settings
 from mezzotint.compile.diffusers_folder import load_scheduler, load_tokenizer, read_json
-from mezzotint.compile.single_file import DATA
+from mezzotint.compile.single_file import DATA, _recognise
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.trainer.single_file import State, compvis_state
 from tests.conftest import EMOJI
@@ -175,6 +175,14 @@ def test_full_size_files_are_recognised_without_configs(width: int, tmp_path: Pa
     save_file(first, file)
     with pytest.raises(CheckpointError, match="holds no text_encoder"):
         load_checkpoint(file)
+
+
+def test_of_full_size_files_that_inpaint_the_second_is_no_v_prediction(tmp_path: Path) -> None:
+    names = ("input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
+    for channels, width, unlike in ((9, 1024, {"prediction_type": "epsilon"}), (4, 1024, None), (9, 768, None)):
+        shapes = ((320, channels, 3, 3), (320, width))
+        state = {f"model.diffusion_model.{name}": torch.zeros(shape) for name, shape in zip(names, shapes, strict=True)}
+        assert _recognise(tmp_path, state).unlike.get("scheduler") == unlike
 
 
 @pytest.mark.parametrize(

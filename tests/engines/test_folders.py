@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.engines.folders import whole_file, whole_folder
+from mezzotint.engines.folders import whole_file, whole_folder, writer
+
+HOST = writer().rpartition("-")[0]
 
 
 @pytest.fixture
@@ -18,17 +20,19 @@ def dead() -> int:
 
 
 def test_what_a_killed_run_left_goes_and_what_another_is_writing_stays(tmp_path: Path, dead: int) -> None:
-    for process in (dead, os.getppid(), os.getpid()):
-        (tmp_path / f".b.unfinished-{process}").mkdir()
-        (tmp_path / f".b.unfinished-{process}" / "half").touch()
-    (tmp_path / f".c.unfinished-{dead}").touch()
+    stays, goes = (f"{HOST}-{os.getppid()}", f"an-other-{dead}"), (f"{HOST}-{dead}", f"old-{os.getppid()}")
+    for name in (*stays, *goes, writer()):
+        (tmp_path / f".b.unfinished-{name}").mkdir()
+        (tmp_path / f".b.unfinished-{name}" / "half").touch()
+    os.utime(tmp_path / f".b.unfinished-{goes[1]}", (0, 0))  # of another host, and a week old
+    (tmp_path / f".c.unfinished-{HOST}-{dead}").touch()
     with whole_folder(tmp_path / "b") as folder, whole_file(tmp_path / "c") as file:
         file.touch()
-        assert folder.name == f".b.unfinished-{os.getpid()}"
+        assert folder.name == f".b.unfinished-{writer()}"
         assert not list(folder.iterdir())
-        assert (tmp_path / f".b.unfinished-{os.getppid()}" / "half").exists()
-        assert not (tmp_path / f".b.unfinished-{dead}").exists()
-        assert not (tmp_path / f".c.unfinished-{dead}").exists()
+        assert all((tmp_path / f".b.unfinished-{name}" / "half").exists() for name in stays)
+        assert not any((tmp_path / f".b.unfinished-{name}").exists() for name in goes)
+        assert not (tmp_path / f".c.unfinished-{HOST}-{dead}").exists()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -114,6 +114,18 @@ def test_a_step_that_is_come_to_again_takes_the_place_of_the_first(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_run_that_goes_on_from_an_earlier_step_has_its_own_checkpoints_as_the_last(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, limit=2)
+    for step in (2, 4, 6, 3):
+        folder.begin(step)
+        folder.commit(step, None, MODEL)
+    last = folder.find("latest")
+    assert last is not None
+    assert last.step == 3
+    assert [each.step for each in folder.saved()] == [6, 3]
+    assert os.readlink(tmp_path / "last") == "step-000003"
+
+
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     run(tmp_path, Options(every=100, validate=100), At(2, signal.SIGUSR1))
     assert names(tmp_path) == ["step-000002", "step-000007"]

@@ -1,5 +1,6 @@
 """Class pictures: filled up, gone on with after a kill, reused, and painted anew for another model."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -128,9 +129,9 @@ def test_the_index_says_of_which_model_and_prompt_they_are(tmp_path: Path) -> No
     assert index == {"format": 1, "model": DIGEST, "prompt": PROMPT, "settings": {"steps": 25, "guidance": 4.0}}
 
 
-def test_without_a_folder_each_model_and_prompt_has_one_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_model_and_prompt_and_way_to_paint_has_a_folder_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    folders = {class_folder(None, digest, prompt) for digest in ("0" * 64, "1" * 64) for prompt in ("a cat", "a dog")}
-    assert len(folders) == 4
+    ways = itertools.product(("0" * 64, "1" * 64), ("a cat", "a dog"), ({"guidance": 2.0}, {"guidance": 5.0}))
+    folders = {class_folder(*way) for way in ways}
+    assert len(folders) == 8
     assert all(folder.parent == Path("/cache/mezzotint/class-images") for folder in folders)
-    assert class_folder(Path("mine"), DIGEST, PROMPT) == Path("mine")

@@ -17,6 +17,8 @@ from mezzotint.trainer.base import Base
 from mezzotint.trainer.config import Concept, TrainConfig
 from mezzotint.trainer.data import DreamBoothData
 from mezzotint.trainer.examples import CLASS_KEYS, Batch
+from tests.miniatures import write_distilled_miniature, write_inpainting_miniature
+from tests.trainer.bases import read_base
 
 
 def paint(prompts: Sequence[str], seeds: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
@@ -42,7 +44,7 @@ def config(tmp_path: Path, subject: list[Path]) -> TrainConfig:
 
 def batch_of(config: TrainConfig, base: Base, numbers: range) -> Batch:
     data = DreamBoothData(config, base)
-    data.fill_class_images(paint, {})
+    data.fill_class_images(paint)
     data.setup("fit")
     return data.examples[numbers]
 
@@ -60,7 +62,7 @@ def test_a_batch_has_moments_and_tokens_of_instances_and_class(config: TrainConf
 def test_pictures_on_plain_grounds_are_shown_on_others_too_and_captions_say_so(config: TrainConfig, base: Base) -> None:
     grounds = {"on a red background": (220, 50, 47), "on gray": (136, 136, 136)}
     data = DreamBoothData(config.model_copy(update={"instance_grounds": grounds}), base)
-    data.fill_class_images(paint, {})
+    data.fill_class_images(paint)
     data.setup("fit")
     shots = [pair.instance for pair in data.examples.pairs]
     own = "a photo of a sks cat"
@@ -137,7 +139,7 @@ def test_several_concepts_are_learned_side_by_side(
     )
     data = DreamBoothData(both, base)
     assert data.num_examples == 12
-    assert data.fill_class_images(paint, {}) == 12
+    assert data.fill_class_images(paint) == 12
     data.setup("fit")
     seen = [data.examples.pair(number) for number in range(12)]
     for name, own, own_class in (("a sks cat", "cat", "a cat"), ("a zor dog", "dog", "a dog")):
@@ -154,8 +156,8 @@ def test_the_model_is_held_to_further_prompts_beside_the_class(
     further = ("a dog on a red background", "an owl")
     data = DreamBoothData(config.model_copy(update={"prior_prompts": further, "num_prior_images": 4}), base)
     assert data.num_examples == 3 + 2 * 4
-    assert data.fill_class_images(paint, {}) == 11
-    assert data.fill_class_images(paint, {}) == 0
+    assert data.fill_class_images(paint) == 11
+    assert data.fill_class_images(paint) == 0
     data.setup("fit")
     seen = [pair.prior.caption for number in range(11) if (pair := data.examples.pair(number)).prior]
     assert Counter(seen) == {"a photo of a cat": 3, further[0]: 4, further[1]: 4}
@@ -165,7 +167,7 @@ def test_without_prior_preservation_further_prompts_count_for_nothing(config: Tr
     alone = {"prior_prompts": ("an owl",), "with_prior_preservation": False}
     data = DreamBoothData(config.model_copy(update=alone), base)
     assert data.num_examples == 5
-    assert data.fill_class_images(paint, {}) == 0
+    assert data.fill_class_images(paint) == 0
 
 
 def test_no_picture_and_a_broken_one_end_before_any_class_picture(
@@ -262,7 +264,7 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(
 ) -> None:
     """Five examples and two a step: an epoch is three steps, so the run stops within, at the end of and after one."""
     data = DreamBoothData(config, base)
-    data.fill_class_images(paint, {})
+    data.fill_class_images(paint)
     _, whole = run(data, tmp_path, max_steps=7)
     assert len(whole) == 7
     assert [keys[:2] for keys in whole] == [[2 * i, 2 * i + 1] for i in range(7)]
@@ -276,7 +278,16 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(
 def test_accumulation_sees_the_same_examples_a_step(config: TrainConfig, base: Base, tmp_path: Path) -> None:
     halved = config.model_copy(update={"train_batch_size": 1, "gradient_accumulation_steps": 2})
     data = DreamBoothData(halved, base)
-    data.fill_class_images(paint, {})
+    data.fill_class_images(paint)
     trainer, seen = run(data, tmp_path, max_steps=4, accumulate_grad_batches=2)
     assert trainer.global_step == 4
     assert [keys[0] for keys in seen] == list(range(8))
+
+
+def test_models_that_take_more_than_noise_and_text_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    for write, sentence in (
+        (write_inpainting_miniature, "its UNet takes 9 channels, since it was trained to inpaint"),
+        (write_distilled_miniature, "its UNet takes guidance as an input, as distilled ones do"),
+    ):
+        with pytest.raises(TrainError, match=sentence):
+            DreamBoothData(config, read_base(write(tmp_path / write.__name__)))
