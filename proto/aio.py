@@ -37,8 +37,16 @@ from mezzotint.proto.retries import Attempts
 class AsyncStream:
     """A request's events as they come, as ``client.Stream``'s."""
 
-    def __init__(self, start: Callable[[float | None], Any], target: str, request_id: str, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        start: Callable[[float | None], Any],
+        target: str,
+        request_id: str,
+        attempts: Attempts,
+        closed: asyncio.Event,
+    ) -> None:
         self.request_id = request_id
+        self._closed = closed
         self._start = start
         self._target = target
         self._attempts = attempts
@@ -63,6 +71,8 @@ class AsyncStream:
             self._call = self._start(self._attempts.timeout)
 
     async def _wait(self, seconds: float) -> None:
+        if self._cancelled.is_set():
+            raise cancelled(self.request_id)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._cancelled.wait(), seconds)
             raise cancelled(self.request_id)
@@ -76,7 +86,7 @@ class AsyncStream:
         except grpc.RpcError as error:
             raise client_error(error, self._target, self.request_id) from None
         except asyncio.CancelledError:
-            if not self._cancelled.is_set():  # somebody cancelled the task
+            if not self._cancelled.is_set() and not self._closed.is_set():  # somebody cancelled the task
                 raise
             raise cancelled(self.request_id) from None
         finally:
@@ -107,6 +117,7 @@ class AsyncClient:
         self.target = target
         self._timeout = timeout
         self._retries = retries
+        self._closed = asyncio.Event()
         credentials, self._metadata = connection(target, **security)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -123,7 +134,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; open streams are cancelled."""
+        """Close the connection; open streams are cancelled, and say so."""
+        self._closed.set()
         await self._channel.close()
 
     async def generate(
@@ -147,7 +159,7 @@ class AsyncClient:
         """Start a request and return its events as they come; takes what ``generate`` takes."""
         message = build_request(prompt, options)
         attempts = Attempts(self._retries, self._timeout if timeout is None else timeout)
-        return AsyncStream(partial(self._begin, message), self.target, message.request_id, attempts)
+        return AsyncStream(partial(self._begin, message), self.target, message.request_id, attempts, self._closed)
 
     def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
         return self._stub.Generate(message, timeout=timeout, metadata=self._metadata)

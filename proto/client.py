@@ -65,6 +65,8 @@ class Stream:
                 if self._cancelled.wait(self._attempts.wait_after(error)):
                     raise cancelled(self.request_id) from None
             self._call = self._start(self._attempts.timeout)
+            if self._cancelled.is_set():  # by another thread, which may have had the call before
+                self._call.cancel()
 
     def _events(self) -> Generator[Event, None, None]:
         try:

@@ -6,7 +6,8 @@ _REQUEST_ID = "request-id"
 _RETRY_AFTER_MS = "retry-after-ms"
 _PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own word, of servers in front of ours; below 0 is never
 _NO_SERVER = "no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
-_STRANGER = "its certificate is not vouched for by the authority that was given; check the CA file"
+_STRANGER = "its certificate is out of date, or not vouched for by the authority that was given; check the CA file"
+_NO_HOST = "no name server knows that host; check its name"
 _NO_TLS = "no TLS is spoken there; connect without, or serve with --tls-cert and --tls-key"
 _OTHER_HOST = "its certificate is for another host; connect to the name that it was made for"
 _CLOSED = "the connection was closed at once; a server with TLS may want a CA file of its clients, or a certificate"
@@ -28,12 +29,20 @@ class MezzotintClientError(Exception):
         message: the sentence.
         request_id: the request's name in the server's log; empty for calls without one.
         retry_after_ms: when to try again, where the server says so; below 0 is never.
+        details: gRPC's own words, where the sentence is ours.
     """
 
     def __init__(
-        self, code: grpc.StatusCode, message: str, *, request_id: str = "", retry_after_ms: int | None = None
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        request_id: str = "",
+        retry_after_ms: int | None = None,
+        details: str = "",
     ) -> None:
         super().__init__(message)
+        self.details = details
         self.code = code
         self.message = message
         self.request_id = request_id
@@ -50,6 +59,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
         message = (
             f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
         )
+    elif code is grpc.StatusCode.UNAVAILABLE and not ours and message.startswith("DNS resolution failed"):
+        message = f"{target}: {_NO_HOST}"
     elif code is grpc.StatusCode.UNAVAILABLE and not ours:
         meaning = (means for said, means in _NO_CONNECTION.items() if _NEVER_WAS in message and said in message)
         message = f"{target}: {next(meaning, _NO_SERVER)}"
@@ -59,7 +70,11 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
         return cancelled(request_id)
     retry_after = metadata.get(_RETRY_AFTER_MS) or metadata.get(_PUSHBACK_MS)
     return MezzotintClientError(
-        code, message, request_id=request_id, retry_after_ms=int(retry_after) if retry_after else None
+        code,
+        message,
+        request_id=request_id,
+        retry_after_ms=int(retry_after) if retry_after else None,
+        details=error.details() or "",
     )
 
 

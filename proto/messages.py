@@ -1,5 +1,6 @@
 """Requests from plain arguments, for both clients. Imports the stubs, and numpy only where arrays are sent."""
 
+import operator
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -19,6 +20,12 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 250),  # a server that was restarted is there soon
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    (
+        "grpc.keepalive_time_ms",
+        310_000,
+    ),  # a machine that is gone is noticed; servers by default end what pings every 300 s
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 _MAX_DRAWN_SEED = 2**32  # what a client draws also fits into other programs' seed fields
@@ -128,7 +135,11 @@ def build_request(prompt: str, options: Options) -> pb.GenerateRequest:
     values.setdefault("seed", secrets.randbelow(_MAX_DRAWN_SEED))
     values["request_id"] = values.get("request_id") or uuid.uuid4().hex
     values["prompt"] = prompt
-    if not isinstance(values["seed"], int) or not 0 <= values["seed"] <= MAX_SEED:
+    try:
+        values["seed"] = operator.index(values["seed"])  # numpy's integers are numbers too
+    except TypeError:
+        raise invalid(f"seed={values['seed']!r}: must be an integer") from None
+    if not 0 <= values["seed"] <= MAX_SEED:
         raise invalid(f"seed={values['seed']}: must be between 0 and {MAX_SEED}")
     message = pb.GenerateRequest()
     for name, value in values.items():

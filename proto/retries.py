@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import grpc
 
-from mezzotint.proto.errors import MezzotintClientError
+from mezzotint.proto.errors import MezzotintClientError, invalid
 from mezzotint.proto.results import Event, Picture
 
 _FIRST_S = 0.5
@@ -27,6 +27,9 @@ class Attempts:
         timeout: seconds for all attempts and waits; None is any time.
         clock: seconds, never going back.
         draw: a number between two others, at random.
+
+    Raises:
+        MezzotintClientError: ``retries`` is below 0.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        if retries < 0:
+            raise invalid(f"retries={retries}: must be 0 or more")
         self._left = retries
         self._clock = clock
         self._draw = draw

@@ -39,7 +39,7 @@ def test_a_side_that_is_neither_is_a_usage_error(text: str, capsys: pytest.Captu
     ("text", "precision"),
     [
         ("int8", {"": "int8"}),
-        ("unet=int8,vae=fp32", {"": "auto", "unet": "int8", "vae_decoder": "fp32"}),
+        ("unet=int8,vae=fp32", {"": "auto", "unet": "int8", "vae_decoder": "fp32", "vae_encoder": "fp32"}),
         ("bf16, text=fp32", {"": "bf16", "text_encoder": "fp32"}),
     ],
 )

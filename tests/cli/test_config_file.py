@@ -53,6 +53,13 @@ def test_the_environment_goes_before_the_file_and_the_command_line_before_both(
     assert (found["bundles"], found["port"], found["num-threads"]) == (["three"], 9001, 5)
 
 
+def test_variables_have_the_names_of_the_options(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEZZOTINT_SERVE_DEVICE", "vae=cpu")
+    assert "cpu" in str(effective(capsys, "--config", config)["device"]).lower()
+
+
 def test_the_environment_names_several_bundles_as_a_path_does(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

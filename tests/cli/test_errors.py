@@ -1,11 +1,16 @@
 """Exit codes and sentences: the one table, and what is not in it."""
 
+import os
+import subprocess
+import sys
+
 import click
 import pytest
 
 from mezzotint.cli import cli
 from mezzotint.cli.errors import EXIT_CODES, INTERRUPTED, CannotWrite, exit_code, run
 from mezzotint.engines import errors
+from tests.conftest import ROOT
 
 
 def command(error: BaseException) -> click.Command:
@@ -60,6 +65,17 @@ def test_the_codes_are_the_documented_ones(kind: type[errors.MezzotintError], co
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run(command(ZeroDivisionError()), [])
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_has_it() -> None:
+    code = "import sys; sys.modules['transformers'] = None; from mezzotint.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "compile", "models/emoji", "-o", "never"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT
+    )
+    assert done.returncode == 3
+    assert done.stderr.endswith("mezzotint: transformers is not installed; run `pip install 'mezzotint[compile]'`\n")
+    assert not (ROOT / "never").exists()
 
 
 def test_control_c_exits_as_shells_expect() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mezzotint import AsyncClient, Client, MezzotintClientError
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.errors import client_error
 from mezzotint.proto.messages import build_request
 from mezzotint.proto.results import Accepted, Collector, Picture, Progress, event_of
 from mezzotint.server.app import Server
@@ -82,6 +83,38 @@ def test_a_stream_gives_events_and_can_be_cancelled(target: str) -> None:
     assert failure.value.code is grpc.StatusCode.CANCELLED
 
 
+async def test_a_stream_of_a_client_that_is_closed_ends_with_an_error_and_not_as_a_task_that_was_cancelled(
+    target: str,
+) -> None:
+    client = AsyncClient(target)
+    asked = asyncio.create_task(client.generate("a cat", steps=1000))
+    await client.models()
+    await client.close()
+    with pytest.raises(MezzotintClientError, match="the request was cancelled"):
+        await asked
+
+
+class NoName(grpc.RpcError):
+    """What gRPC says of a host that has no address."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "DNS resolution failed for box:1: C-ares status is not ARES_SUCCESS"
+
+    def initial_metadata(self) -> None:
+        return None
+
+    trailing_metadata = initial_metadata
+
+
+def test_a_host_without_an_address_is_said_and_grpcs_own_words_are_kept() -> None:
+    error = client_error(NoName(), "box:1")
+    assert str(error) == "box:1: no name server knows that host; check its name"
+    assert error.details.startswith("DNS resolution failed")
+
+
 def test_models_say_what_they_were_built_for(target: str) -> None:
     with Client(target, timeout=10.0) as client:
         (model,) = client.models()
@@ -117,6 +150,7 @@ def test_a_seed_and_an_id_are_always_sent() -> None:
     assert first.HasField("seed")
     assert (first.seed, first.request_id) != (second.seed, second.request_id)
     assert 0 <= first.seed < 2**32
+    assert build_request("a", {"seed": np.int64(7)}).seed == 7  # type: ignore[typeddict-item]
     assert not first.HasField("steps")  # the server's default
     assert not first.HasField("guidance_end")
     assert not first.HasField("cache_interval")
@@ -132,6 +166,7 @@ def test_intervals_schedules_and_a_decoder_are_sent_as_they_are_given() -> None:
     ("options", "sentence"),
     [
         ({"seed": 2**63}, "seed=9223372036854775808: must be between 0 and 9223372036854775807"),
+        ({"seed": 1.5}, "seed=1.5: must be an integer"),
         ({"seed": -1}, "seed=-1: must be between 0 and 9223372036854775807"),
         ({"image_format": "gif"}, "image_format='gif': must be one of png, jpeg, jpg, webp"),
         ({"steps": 2**40}, "steps=1099511627776: cannot be sent"),

@@ -153,6 +153,22 @@ async def test_a_request_that_waits_can_be_taken_back_in_asyncio(script: Script)
                 pass
 
 
+async def test_a_request_that_need_not_wait_can_be_taken_back_too(script: Script) -> None:
+    script.attempts = [(full("0"),)] * 2
+    async with AsyncClient(script.target, retries=1) as client:
+        stream = client.stream("a cat")
+        events = aiter(stream)
+        stream._cancelled.set()  # between an attempt's end and the next one's begin
+        with pytest.raises(MezzotintClientError, match="the request was cancelled"):
+            await anext(events)
+    assert len(script.requests) == 1
+
+
+def test_fewer_than_no_retries_are_refused(script: Script) -> None:
+    with pytest.raises(MezzotintClientError, match="retries=-1: must be 0 or more"):
+        ask(script.target, retries=-1)
+
+
 def test_a_server_that_is_away_is_waited_for() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

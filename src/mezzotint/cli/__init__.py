@@ -10,26 +10,27 @@ from collections.abc import Sequence
 
 import click
 
-from mezzotint.cli.errors import run
+from mezzotint.cli.errors import NOT_INSTALLED, run, say
 
-_COMMANDS = (
-    "train",
-    "compile",
-    "build",
-    "tune",
-    "evaluate",
-    "capacity",
-    "serve",
-    "deploy-ray",
-    "export-triton",
-    "generate",
-    "models",
-    "inspect",
-    "health",
-    "top",
-    "token",
-    "demo",
-)
+_COMMANDS = {
+    "train": "train",
+    "compile": "compile",
+    "build": "tensorrt",
+    "tune": "serve",
+    "evaluate": "train",
+    "capacity": "serve",
+    "serve": "serve",
+    "deploy-ray": "ray",
+    "export-triton": "serve",
+    "generate": "",
+    "models": "",
+    "inspect": "serve",
+    "health": "",
+    "top": "serve",
+    "token": "serve",
+    "demo": "serve",
+}
+"""The commands, and the extra that has what each imports."""
 
 
 class _OnDemand(click.Group):
@@ -43,7 +44,15 @@ class _OnDemand(click.Group):
             return None
         module = importlib.import_module(f"mezzotint.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        for param in command.params:
+            param.envvar = param.envvar or _variable(cmd_name, param)
         return command
+
+
+def _variable(command: str, param: click.Parameter) -> str | None:
+    """Return the environment variable of an option, by the name that it has on the command line."""
+    name = next((opt for opt in param.opts if opt.startswith("--")), None)
+    return f"MEZZOTINT_{command}_{name[2:]}".upper().replace("-", "_") if name else None
 
 
 @click.command(
@@ -64,4 +73,12 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; ``arguments`` is the process's own by default."""
-    sys.exit(run(cli, sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = run(cli, given)
+    except ModuleNotFoundError as error:
+        extra = next((_COMMANDS[word] for word in given if word in _COMMANDS), "")
+        if not extra or (error.name or "").startswith("mezzotint"):
+            raise
+        code = say(f"{error.name} is not installed; run `pip install 'mezzotint[{extra}]'`", NOT_INSTALLED)
+    sys.exit(code)

@@ -45,16 +45,15 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[
     from mezzotint.compile.job import AUTO
     from mezzotint.engines.component import Component, Precision
 
-    short = {"text": Component.TEXT_ENCODER, "vae": Component.VAE_DECODER}
+    short = {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
     found: dict[str, str] = {"": AUTO}
     for part in value.split(","):
         component, _, precision = part.strip().rpartition("=")
-        component = short.get(component, component)
-        if component and component not in set(Component):
+        if component and component not in {*short, *Component}:
             raise click.BadParameter(f"{part!r}: {component!r} must be one of {', '.join([*short, *Component])}")
         if precision not in {AUTO, *Precision}:
             raise click.BadParameter(f"{part!r}: {precision!r} must be one of {', '.join([AUTO, *Precision])}")
-        found[component] = precision
+        found |= dict.fromkeys(short.get(component, (component,)), precision)
     return found
 
 
@@ -100,9 +99,9 @@ def _loras(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "component (`unet=int8,vae=fp32`). auto builds what the device computes in and leaves fp32 only for what passes "
     "verification and is over 10 % faster here; fp32 is closest to the checkpoint. int8 rounds weights and "
     "activations, int8-bf16 too, with bfloat16 instead of float32 for all else, int8-hybrid the activations of "
-    "convolutions alone, int8-weights none; int4-weights, which auto leaves out, stores linear layers of the UNet in "
-    "four bits; fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). TensorRT's auto "
-    "is fp16, since nothing is timed without the GPU.",
+    "convolutions alone, int8-weights none; int4-weights stores the UNet's linear layers in four bits (auto leaves the "
+    "last and int8-hybrid out); fp8, for TensorRT alone, is as int8 with eight-bit floats (compute capability 8.9 on). "
+    "TensorRT's auto is fp16, since nothing is timed without the GPU.",
 )
 @click.option(
     "--height",

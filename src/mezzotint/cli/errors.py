@@ -13,6 +13,7 @@ import click
 from mezzotint.engines import errors
 
 INTERRUPTED = 130
+NOT_INSTALLED = 3
 STOPPED = 143  # as a shell says that SIGTERM ended a process
 
 EXIT_CODES: Mapping[type[errors.MezzotintError], int] = MappingProxyType(
@@ -80,11 +81,11 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _say(error.format_message(), error.exit_code)
+        return say(error.format_message(), error.exit_code)
     except (Refused, CannotWrite) as error:
-        return _say(str(error), error.exit_code)
+        return say(str(error), error.exit_code)
     except errors.MezzotintError as error:
-        return _say(str(error), exit_code(error))
+        return say(str(error), exit_code(error))
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -94,7 +95,8 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say(sentence: str, code: int) -> int:
+def say(sentence: str, code: int) -> int:
+    """Say a sentence on stderr, and return the exit code that goes with it."""
     printable = sentence.encode("utf-8", "backslashreplace").decode("utf-8")
     click.echo(f"mezzotint: {printable}", err=True)
     return code
