@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 _CALLS = 64  # that the pace is taken from
 _KNOWN_CALLS = 4
+_MOST = 4.0  # times the present pace that one call counts for at most: a size's first call may compile it
 _FRESH_SECONDS = 0.1
 _FIRST_GUESS_SECONDS = 1.0
 _FORGET = 0.2  # the share of a new interval in the running mean
@@ -38,6 +39,7 @@ class Pace:
         """Note what a call was expected to take and what it took; one of which nothing was expected says nothing."""
         if expected <= 0:
             return
+        seconds = min(seconds, _MOST * self.ratio * expected)
         self._calls.append((expected, seconds))
         self._expected += expected
         self._took += seconds

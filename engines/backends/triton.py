@@ -8,6 +8,7 @@ loaded again (``serve --max-failures``), and its health says so.
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, TensorSpec
 from mezzotint.engines.remote import INSIDE, PROTOCOL, RemoteModel
+from mezzotint.engines.rows import call_in_parts
 
 Rows = npt.NDArray[np.float32]
 
@@ -65,15 +67,20 @@ class TritonEngine:
         arrays = {tensor.name: np.ascontiguousarray(inputs[tensor.name], np.float32) for tensor in self.spec.inputs}
         if self._server is None:
             raise EngineFailed(f"{self.spec.component} was closed; load its bundle again")
+        call = partial(self._call, self._server, list(arrays))
         try:
-            names = [tensor.name for tensor in self.spec.outputs]
-            outputs = self._server.call(self._remote.model, arrays, names, self._remote.timeout_seconds)
-            return {tensor.name: checked(tensor, outputs, arrays) for tensor in self.spec.outputs}
+            outputs = call_in_parts(list(arrays.values()), self.row_counts, call)
+            return {tensor.name: array for tensor, array in zip(self.spec.outputs, outputs, strict=True)}
         except (CallFailed, NoServer) as error:
             shapes = [array.shape for array in arrays.values()]
             raise EngineFailed(
                 f"{self.spec.component} failed on {self.device} at {shapes}: model {self._remote.model}: {error}"
             ) from error
+
+    def _call(self, server: Server, names: Sequence[str], arrays: Sequence[Rows]) -> list[Rows]:
+        inputs, wanted = dict(zip(names, arrays, strict=True)), [tensor.name for tensor in self.spec.outputs]
+        outputs = server.call(self._remote.model, inputs, wanted, self._remote.timeout_seconds)
+        return [checked(tensor, outputs, inputs) for tensor in self.spec.outputs]
 
     def prepare(self, inputs: Mapping[str, Array]) -> None:
         """Run ``inputs`` once, which shows that the model takes them."""

@@ -96,3 +96,34 @@ def test_a_failed_call_names_the_component_the_server_and_the_model() -> None:
     engine.close()
     with pytest.raises(EngineFailed, match="was closed"):
         engine.run(inputs)
+
+
+class Echo(Gone):
+    """A server whose outputs are the first input's rows, and that notes how many each call has."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def call(
+        self, model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], timeout_seconds: float
+    ) -> Mapping[str, np.ndarray]:
+        self.rows.append(len(inputs["sample"]))
+        shapes = {tensor.name: tensor.axes for tensor in UNET.outputs}
+        sizes = {"rows": self.rows[-1], "height": 8, "width": 8}
+        blank = {
+            name: np.zeros([sizes.get(a, a) if isinstance(a, str) else a for a in axes], np.float32)
+            for name, axes in shapes.items()
+        }
+        return blank | {"output": inputs["sample"]}
+
+
+@pytest.mark.parametrize(("counts", "called"), [((1, 2), [2, 1]), ((1,), [1, 1, 1]), ((4,), [4])])
+def test_rows_go_to_the_server_in_the_counts_that_were_prepared(counts: tuple[int, ...], called: list[int]) -> None:
+    server = Echo()
+    engine = TritonEngine(server, RemoteModel(model="m", sha256="ab"), UNET, "gpu-host:8001", counts)
+    inputs = {
+        name: np.random.default_rng(0).random(shape, np.float32) for name, shape in UNET.input_shapes(3, {}).items()
+    }
+    outputs = engine.run(inputs)
+    assert server.rows == called
+    np.testing.assert_array_equal(outputs["output"], inputs["sample"])

@@ -44,6 +44,16 @@ def test_the_pace_is_that_of_the_last_calls() -> None:
     assert pace.ratio == 1.0
 
 
+def test_one_call_that_takes_very_long_does_not_set_the_pace() -> None:
+    pace = Pace()
+    for seconds in (*[1.0] * 10, 50.0):
+        pace.note(1.0, seconds)
+    assert pace.ratio < 1.3
+    for _ in range(128):  # but a machine that has become slow does
+        pace.note(1.0, 50.0)
+    assert pace.ratio == pytest.approx(50.0)
+
+
 def run_timed(scheduler: Scheduler, now: float, slowness: float = 1.0) -> float:
     """Make the next call and return when it ends: a second for each image that denoises, times ``slowness``."""
     batch = scheduler.next_batch(now)
