@@ -60,7 +60,10 @@ _SD2_NOTE = (
 )
 
 
-_SD2_INPAINTING = {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}  # Stability's own settings
+_SD2_INPAINTING: Mapping[str, Mapping[str, Any]] = {
+    "scheduler": {"prediction_type": "epsilon"},
+    "unet": {"sample_size": 64},
+}  # Stability's own settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +69,7 @@ def _is_left(path: Path, by: str) -> bool:
     if host == writer().rpartition("-")[0]:
         return int(process) == os.getpid() or not _is_alive(int(process))
     try:
-        return path.stat().st_mtime < time.time() - _STALE_SECONDS
+        return path.stat().st_mtime < path.parent.stat().st_mtime - _STALE_SECONDS  # no clock of ours, but the disk's
     except FileNotFoundError:
         return False
 

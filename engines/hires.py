@@ -89,7 +89,7 @@ class Hires:
         if total >= most_steps + 1:
             raise InvalidRequest(
                 f"hires_strength={self.hires_strength:g}: {self.num_made(steps)} steps at it are the last of "
-                f"{total // 1:g}, but this model has {most_steps}; use fewer hires_steps, or more strength"
+                f"{total:.0f}, but this model has {most_steps}; use fewer hires_steps, or more strength"
             )
         if self.hires_upscaler == LANCZOS and not has_variant(manifest, Component.VAE_ENCODER, FULL):
             raise InvalidRequest(

@@ -70,4 +70,4 @@ def slerp(share: float, low: Noise, high: Noise) -> Noise:
 
 
 def _norm(noise: Noise) -> Noise:
-    return np.maximum(np.linalg.norm(noise, axis=1, keepdims=True), _TINY)
+    return np.asarray(np.maximum(np.linalg.norm(noise, axis=1, keepdims=True), _TINY))

@@ -60,6 +60,12 @@ class Inference:
 
         As Triton's, those for models that are not decoupled are answered in the order in which they came.
         """
+        refused = await self._answer_all(messages, context)
+        if refused is not None:  # which is all that is still known of the answers: this may wait for the client too
+            await context.abort(refused.code, refused.message, refused.metadata)
+
+    async def _answer_all(self, messages: AsyncIterable[Message], context: Context) -> Refusal | None:
+        """Answer what comes; returns why no more is answered, where the client reads nothing."""
         writing, room = asyncio.Lock(), asyncio.Semaphore(_MAX_OPEN)
         before: asyncio.Task[None] | None = None
         refused: Refusal | None = None
@@ -73,8 +79,7 @@ class Inference:
                         before = task
         except* NotTaken as group:
             refused = refusal(group.exceptions[0], uuid.uuid4().hex)
-        if refused is not None:  # the exceptions are gone, and with them the answers that they knew
-            await context.abort(refused.code, refused.message, refused.metadata)
+        return refused
 
     def _is_decoupled(self, message: Message) -> bool:
         return isinstance(message, pb.ModelInferRequest) and is_decoupled(self._catalog, message.model_name)

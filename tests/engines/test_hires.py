@@ -138,7 +138,7 @@ def test_a_second_walk_that_alone_is_guided_has_the_negative_row(tmp_path: Path)
             assert {len(rows) for rows in inputs.values()} == {image.num_rows}
             num_rows.append(image.num_rows)
         run_call(model, batch)
-    assert num_rows == [1] * 10 + [2] * 4
+    assert num_rows == [1] * 12 + [2] * 2
     assert not np.array_equal(*inputs["text"])
 
 

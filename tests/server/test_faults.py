@@ -144,6 +144,7 @@ async def test_a_stream_of_kserve_that_is_never_read_ends_with_all_that_waits_in
 
 def waiting_turns() -> list[_Turn]:
     """Return the requests of the protocol's that are not answered."""
+    gc.collect()
     return [found for found in gc.get_objects() if type(found) is _Turn]
 
 

@@ -65,7 +65,7 @@ async def test_both_clients_draw_over_tls_with_the_authoritys_file(served: Runni
 
 
 async def test_a_server_whom_nobody_vouches_for_is_not_talked_to(served: Running, strangers: Authority) -> None:
-    stranger = "its certificate is not vouched for by the authority that was given; check the CA file"
+    stranger = "its certificate is out of date, or not vouched for by the authority that was given; check the CA file"
     assert await refusal(served.target, tls_ca=strangers.path) == stranger
     assert await refusal(served.target, tls=True) == stranger
 

@@ -39,7 +39,11 @@ def read_array(path: Path, name: str, dtype: str = "float32") -> Any:
 
     found: Any
     try:
-        found = _tensor(path, name) if path.suffix == _SAFETENSORS else np.load(path, allow_pickle=False)
+        if path.suffix == _SAFETENSORS:
+            found = _tensor(path, name)
+        else:
+            with path.open("rb") as file:
+                found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.ndarray):
             raise ValueError("it holds several arrays")
         return np.ascontiguousarray(found, dtype=dtype)
