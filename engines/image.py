@@ -51,6 +51,7 @@ class Image:
         has_check: whether a safety checker looks at it when it is decoded.
         then: the walk that follows, where hires fix enlarges it; None once it has begun.
         num_before: the steps of the walk before that.
+        is_alone: whether it shares no denoising call, since one that it shared has failed.
         canvas: the initial picture that it is painted on; None where it begins with noise.
         evaluation: how many of the plan's model evaluations are done.
         part: how many of the decoder's engines have run.
@@ -80,6 +81,7 @@ class Image:
     canvas: Canvas | None = None
     then: SecondWalk | None = None
     num_before: int = 0
+    is_alone: bool = False
     stage: Stage = Stage.ENCODE
     evaluation: int = 0
     part: int = 0
@@ -148,11 +150,23 @@ class Image:
             case Stage.ENCODE if self.text is None:
                 return (self.bundle, self.stage)
             case Stage.DENOISE:
-                return (self.bundle, self.stage, self.variant, self.shape, self.rows[0].num_tokens)
+                own = id(self) if self.is_alone else None
+                return (self.bundle, self.stage, self.variant, self.shape, self.rows[0].num_tokens, own)
             case Stage.DECODE:
                 return (self.bundle, self.stage, self.variant, self.decoded_size)
             case _:
                 return (self.bundle, self.stage, self.variant, self.shape)
+
+    @property
+    def call_size(self) -> tuple[int, int] | None:
+        """The latent rows and columns of its next call; None where it encodes text."""
+        match self.stage:
+            case Stage.ENCODE if self.text is None:
+                return None
+            case Stage.DECODE:
+                return self.decoded_size
+            case _:
+                return self.shape[1:]
 
     @property
     def decoded_size(self) -> tuple[int, int]:

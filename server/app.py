@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from mezzotint.engines.bundle import Loading, LoadOptions, curve_files, opening_bundle, plan_loading
 from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
+from mezzotint.engines.sizes import own_size
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.catalog import Catalog, Served
 from mezzotint.server.config import CoreConfig, KserveConfig, LifecycleConfig, ServerConfig
@@ -238,8 +239,9 @@ def load_core(
     is_small = sum(engine.file_bytes for engine in loading.wanted[bundle].values()) <= _SMALL_BYTES
     with opening_bundle(bundle, load, loading) as model:
         model.warm_up(at_once=2 if is_small else 1)
-    on_result = (failures or Failures(0, lambda: None)).note
-    core = Core(model, config, observer=observer, on_result=on_result, quiet=quiet)
+    failures = failures or Failures(0, lambda: None)
+    failures.own_size = own_size(model.manifest)[:2]
+    core = Core(model, config, observer=observer, on_result=failures.note, quiet=quiet)
     files = curve_files(model.digest, model.manifest, load) if load.cache and not load.strict else {}
     core.warm_up_rest(Learning(files, prepares=load.memory_budget is None))
     return core

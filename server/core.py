@@ -15,7 +15,7 @@ from functools import partial
 from mezzotint.engines.batch import Batch
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Unavailable
-from mezzotint.engines.image import Image, Stage
+from mezzotint.engines.image import Image
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.rows import Curve
@@ -33,7 +33,7 @@ from mezzotint.server.handle import Handle
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
 from mezzotint.server.learn import NOTHING, AskedSizes, Learning, Quiet, WarmUp
 from mezzotint.server.logs import log_ending
-from mezzotint.server.loop import Loop
+from mezzotint.server.loop import Loop, OnResult
 from mezzotint.server.observer import Call, Observer, Watched
 from mezzotint.server.pictures import Latents, PictureOptions, encode_preview, finish_picture, timings
 from mezzotint.server.policy import POLICIES
@@ -63,7 +63,7 @@ class Core:
         model: Model,
         config: CoreConfig,
         *,
-        on_result: Callable[[Stage, Exception | None], None] = lambda stage, failure: None,
+        on_result: OnResult = lambda stage, failure, size: None,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer | None = None,
         quiet: Quiet | None = None,

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from mezzotint.engines import guidance
 from mezzotint.engines.batch import Batch
+from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.image import Stage
 from mezzotint.server.observer import Engines
 from mezzotint.server.scheduler import Scheduler
@@ -17,6 +18,7 @@ from mezzotint.server.ticket import Departure
 logger = logging.getLogger(__name__)
 
 Command: TypeAlias = Callable[[], None]
+OnResult: TypeAlias = Callable[[Stage, Exception | None, tuple[int, int] | None], None]
 
 
 class Loop:
@@ -27,7 +29,8 @@ class Loop:
         scheduler: chooses the images of each call.
         on_step: hears of every denoising call that is done.
         on_leave: hears of every image that left, with the exception of the call that failed, if one did.
-        on_result: hears of every call's end, after the images that it ended, with its exception if it failed.
+        on_result: hears of every call's end, after the images that it ended, with its exception if it failed, and of
+            the size of its latents.
         clock: seconds, never going back.
     """
 
@@ -38,7 +41,7 @@ class Loop:
         *,
         on_step: Callable[[Batch], None],
         on_leave: Callable[[Departure, Exception | None], None],
-        on_result: Callable[[Stage, Exception | None], None] = lambda stage, failure: None,
+        on_result: OnResult = lambda stage, failure, size: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
@@ -81,7 +84,7 @@ class Loop:
             command()
 
     def _turn(self) -> None:
-        """Make one call and report it; a call that fails fails its own images, and the loop lives on."""
+        """Make one call and report it; a call that fails fails its own images at most, and the loop lives on."""
         now = self._clock()
         failure: Exception | None = None
         self._scheduler.drop(now)
@@ -91,12 +94,12 @@ class Loop:
                 self._calls[stage](now)
             except Exception as error:
                 logger.error("the %s call of %s failed: %r", stage, self._model.name, error)
-                self._scheduler.fail()
+                self._scheduler.fail(unchanged=isinstance(error, EngineFailed))
                 failure = error
         for departure in self._scheduler.departures():
             self._on_leave(departure, failure)
         if stage is not None:
-            self._on_result(stage, failure)
+            self._on_result(stage, failure, self._scheduler.last_size)
 
     def _denoise(self, now: float) -> None:
         scheduler, model, clock = self._scheduler, self._model, self._clock

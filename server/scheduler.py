@@ -77,6 +77,7 @@ class Scheduler:
         self._chosen: tuple[float, tuple[Image, ...]] | None = None  # when, and for which call, until something changes
         self._expected = self._handed_out = 0.0
         self._decoded_last = False
+        self.last_size: tuple[int, int] | None = None
         self._left: list[Departure] = []
         self._intervals = Intervals()
 
@@ -181,7 +182,7 @@ class Scheduler:
         self._running = chosen[1] if chosen is not None and chosen[0] == now else self._choose(now)
         if not self._running:
             raise LookupError("no image waits for a call; ask next_stage first")
-        stage = self._running[0].stage
+        stage, self.last_size = self._running[0].stage, self._running[0].call_size
         if stage is not Stage.ENCODE:
             self._decoded_last = stage is Stage.DECODE
         for image in self._running:
@@ -205,11 +206,20 @@ class Scheduler:
         self.drop(now)
         self._intervals.note(len(finished), now, pause=self.idle)
 
-    def fail(self) -> None:
-        """Let the images leave whose call failed; the others go on."""
-        for image in self._running:
+    def fail(self, *, unchanged: bool = False) -> None:
+        """Let the images leave whose call failed; the others go on.
+
+        Several that were denoised in one call and are ``unchanged`` have calls of their own instead, from now on: what
+        is too much for a device, or what one of them brought, is not the others' matter.
+        """
+        running, self._running = self._running, ()
+        if unchanged and len(running) > 1 and running[0].stage is Stage.DENOISE:
+            self._chosen = None
+            for image in running:
+                image.is_alone = True
+            return
+        for image in running:
             self._leave(image, Outcome.FAILED)
-        self._running = ()
 
     def departures(self) -> list[Departure]:
         """Return the images that have left since the last call, each exactly once."""

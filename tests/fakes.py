@@ -50,6 +50,7 @@ class FakeImage:
     settings: Any = None
     calls: tuple[tuple[str, int], ...] = ()
     parts: int = 1
+    is_alone: bool = False
     stage: Stage = Stage.ENCODE
     ran: list[Stage] = field(default_factory=list)
 
@@ -79,8 +80,12 @@ class FakeImage:
                 return FULL
 
     @property
-    def signature(self) -> tuple[Stage, str, int]:
-        return (self.stage, self.variant, self.size)
+    def signature(self) -> tuple[Stage, str, int, int]:
+        return (self.stage, self.variant, self.size, id(self) if self.is_alone else 0)
+
+    @property
+    def call_size(self) -> tuple[int, int]:
+        return (self.size, self.size)
 
     def run(self) -> None:
         self.ran.append(self.stage)

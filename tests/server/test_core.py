@@ -136,12 +136,30 @@ def test_a_failing_engine_ends_the_requests_of_its_batch_alone(bench: Bench) -> 
     bench.submit("one", steps=1, num_images=4)  # fills the call
     entered(bench)
     bench.submit("two", steps=1)
-    bench.unet.failures = 1
+    bench.unet.failures = 2  # the shared call, and the first image's own
     bench.unet.release()
     error = bench.error("one")
     assert isinstance(error, EngineFailed)
     assert str(error) == "request one: an engine failed; the server's log says why under that id"
     assert isinstance(bench.events("two")[-1], Finished)
+
+
+def test_what_fails_of_several_is_tried_of_each_and_nobody_is_lost(bench: Bench) -> None:
+    def pictures(name: str) -> list[bytes]:
+        events = bench.events(name)
+        assert isinstance(events[-1], Finished)
+        return [event.data for event in events if isinstance(event, Picture)]
+
+    bench.unet.hold()
+    bench.submit("one", num_images=2, seed=3)
+    entered(bench)
+    bench.unet.failures = 1  # of both together
+    bench.unet.release()
+    unlucky = pictures("one")
+    assert bench.unet.calls == [4, 2, 2, 2, 2]
+    bench.submit("again", num_images=2, seed=3)
+    assert pictures("again") == unlucky
+    assert bench.unet.calls[5:] == [4, 4]
 
 
 def test_a_full_queue_refuses_at_once(bench: Bench) -> None:

@@ -33,6 +33,19 @@ def test_an_engine_that_always_fails_is_found_among_others_that_never_do() -> No
     assert counted.has_served
 
 
+def test_a_size_that_never_worked_is_not_the_engines_failure() -> None:
+    told: list[str] = []
+    counted = failures(3, told)
+    counted.own_size = (8, 8)
+    for _ in range(9):
+        counted.note(Stage.DECODE, FAILURE, (16, 16))
+    assert told == []
+    for failure in (None, FAILURE, FAILURE):
+        counted.note(Stage.DECODE, failure, (16, 16))
+    counted.note(Stage.DECODE, FAILURE, (8, 8))
+    assert told == ["unhealthy"]
+
+
 def test_zero_is_any_number() -> None:
     told: list[str] = []
     counted = failures(0, told)

@@ -89,6 +89,25 @@ def test_a_failed_call_takes_its_own_images_along_and_no_others() -> None:
     assert other.stage is Stage.DONE
 
 
+def test_images_whose_shared_call_failed_unchanged_have_calls_of_their_own() -> None:
+    scheduler = make_scheduler(max_rows={FULL: 8})
+    three = [FakeImage() for _ in range(3)]
+    for image in three:
+        scheduler.submit([image], arrival=0.0)
+    assert run_call(scheduler) == three  # encoded
+    assert list(scheduler.next_batch(0.0).images) == three
+    scheduler.fail(unchanged=True)
+    assert scheduler.departures() == []
+    assert run_call(scheduler) == three[:1]
+    scheduler.next_batch(0.0)
+    scheduler.fail(unchanged=True)  # and now there is no other to blame
+    assert [(d.image, d.outcome) for d in scheduler.departures()] == [(three[0], Outcome.FAILED)]
+    new = FakeImage()
+    scheduler.submit([new], arrival=0.0)
+    run_out(scheduler)
+    assert all(image.stage is Stage.DONE for image in (*three[1:], new))
+
+
 def test_there_is_no_batch_where_there_is_nothing_to_do() -> None:
     scheduler = make_scheduler()
     assert scheduler.next_stage(0.0) is None
