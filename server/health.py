@@ -32,7 +32,7 @@ class Failures:
         self._lock = threading.Lock()
 
     def note(self, stage: Stage, failure: Exception | None, size: tuple[int, int] | None = None) -> None:
-        """Note the end of an engine call on (rows, columns) of latents; one that decoded shows that the model serves."""
+        """Note the end of a call on (rows, columns) of latents; one that decoded shows that the model serves."""
         with self._lock:
             if failure is None:
                 self._worked.add((stage, size))
