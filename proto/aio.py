@@ -86,8 +86,9 @@ class AsyncStream:
         except grpc.RpcError as error:
             raise client_error(error, self._target, self.request_id) from None
         except asyncio.CancelledError:
-            if not self._cancelled.is_set() and not self._closed.is_set():  # somebody cancelled the task
-                raise
+            task = asyncio.current_task()
+            if (task and task.cancelling()) or not (self._cancelled.is_set() or self._closed.is_set()):
+                raise  # somebody cancelled the task, and not the call
             raise cancelled(self.request_id) from None
         finally:
             self._call.cancel()  # nothing happens where it has ended

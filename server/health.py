@@ -16,16 +16,17 @@ class Failures:
     Args:
         max_in_a_row: how many make a model unhealthy; 0 is any number.
         on_unhealthy: hears of it once, in the thread of the last call.
+        before: those of the same model before it was loaded again; what worked then is not new.
 
     Attributes:
         own_size: the (rows, columns) of latents that were tried; None where nobody said, and all failures count.
     """
 
-    def __init__(self, max_in_a_row: int, on_unhealthy: Callable[[], None]) -> None:
+    def __init__(self, max_in_a_row: int, on_unhealthy: Callable[[], None], before: "Failures | None" = None) -> None:
         self.max_in_a_row = max_in_a_row
         self.has_served = False
         self.own_size: tuple[int, int] | None = None
-        self._worked: set[tuple[Stage, tuple[int, int] | None]] = set()
+        self._worked: set[tuple[Stage, tuple[int, int] | None]] = before._worked if before else set()
         self._on_unhealthy = on_unhealthy
         self._in_a_row: dict[Stage, int] = {}
         self._told = False

@@ -260,7 +260,7 @@ class Lifecycle:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._unhealthy, version, failures)
 
-        failures = Failures(self._max_failures, on_unhealthy)
+        failures = Failures(self._max_failures, on_unhealthy, version.failures)
         version.bundle, version.loading, version.failures = bundle, loading, failures
         try:
             core = await asyncio.to_thread(loader.load, bundle, loading, failures)

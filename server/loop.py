@@ -30,7 +30,7 @@ class Loop:
         on_step: hears of every denoising call that is done.
         on_leave: hears of every image that left, with the exception of the call that failed, if one did.
         on_result: hears of every call's end, after the images that it ended, with its exception if it failed, and of
-            the size of its latents.
+            the size of its latents; of one that failed when it was shared, and again alone, it hears once.
         clock: seconds, never going back.
     """
 
@@ -98,7 +98,7 @@ class Loop:
                 failure = error
         for departure in self._scheduler.departures():
             self._on_leave(departure, failure)
-        if stage is not None:
+        if stage is not None and not (failure and self._scheduler.is_repeated):  # which the shared call's stands for
             self._on_result(stage, failure, self._scheduler.last_size)
 
     def _denoise(self, now: float) -> None:

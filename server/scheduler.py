@@ -48,6 +48,9 @@ class Scheduler:
         policy: makes the order from what has come lately; asked whenever images come.
         costs: what is known of the engines' time.
         admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
+
+    Attributes:
+        last_size, is_repeated: the last call's latent rows and columns, and whether it was shared before, and failed.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Scheduler:
         self._expected = self._handed_out = 0.0
         self._decoded_last = False
         self.last_size: tuple[int, int] | None = None
+        self.is_repeated = False
         self._left: list[Departure] = []
         self._intervals = Intervals()
 
@@ -182,7 +186,8 @@ class Scheduler:
         self._running = chosen[1] if chosen is not None and chosen[0] == now else self._choose(now)
         if not self._running:
             raise LookupError("no image waits for a call; ask next_stage first")
-        stage, self.last_size = self._running[0].stage, self._running[0].call_size
+        first = self._running[0]
+        stage, self.last_size, self.is_repeated = first.stage, first.call_size, first.is_alone
         if stage is not Stage.ENCODE:
             self._decoded_last = stage is Stage.DECODE
         for image in self._running:
@@ -207,11 +212,7 @@ class Scheduler:
         self._intervals.note(len(finished), now, pause=self.idle)
 
     def fail(self, *, unchanged: bool = False) -> None:
-        """Let the images leave whose call failed; the others go on.
-
-        Several that were denoised in one call and are ``unchanged`` have calls of their own instead, from now on: what
-        is too much for a device, or what one of them brought, is not the others' matter.
-        """
+        """Let the images leave whose call failed; several of one denoising call have each its own, if ``unchanged``."""
         running, self._running = self._running, ()
         if unchanged and len(running) > 1 and running[0].stage is Stage.DENOISE:
             self._chosen = None

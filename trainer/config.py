@@ -228,9 +228,9 @@ class TrainConfig(_Strict):
                 )
             if self.with_prior_preservation and not concept.class_prompt.strip():
                 raise ValueError("class_prompt: give one, such as `a photo of a cat`, or no prior preservation")
-        folders = [concept.class_data_dir for concept in self.all_concepts if concept.class_data_dir]
-        if len(folders) > len(set(folders)):
-            raise ValueError("class_data_dir: two concepts have one; give each a folder of its own, or none")
+        classes = {(each.class_data_dir, each.class_prompt) for each in self.all_concepts if each.class_data_dir}
+        if self.with_prior_preservation and len(classes) > len({folder for folder, _ in classes}):
+            raise ValueError("class_data_dir: two class prompts have one; give each a folder of its own, or none")
         if self.optimizer == "prodigy" and self.text_encoder_lr not in (None, self.learning_rate):
             raise ValueError("text_encoder_lr: not with prodigy, which finds one rate for all")
         if self.train_text_encoder and self.pre_compute_text_embeddings:

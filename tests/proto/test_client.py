@@ -94,6 +94,16 @@ async def test_a_stream_of_a_client_that_is_closed_ends_with_an_error_and_not_as
         await asked
 
 
+async def test_a_task_that_is_cancelled_is_cancelled_whatever_becomes_of_the_client(target: str) -> None:
+    client = AsyncClient(target)
+    asked = asyncio.create_task(client.generate("a cat", steps=1000))
+    await client.models()
+    asked.cancel()
+    await client.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+
 class NoName(grpc.RpcError):
     """What gRPC says of a host that has no address."""
 

@@ -46,6 +46,18 @@ def test_a_size_that_never_worked_is_not_the_engines_failure() -> None:
     assert told == ["unhealthy"]
 
 
+def test_what_worked_before_a_model_was_loaded_again_is_not_new() -> None:
+    told: list[str] = []
+    first = failures(1, told)
+    first.note(Stage.DECODE, None, (16, 16))
+    again = Failures(1, lambda: told.append("again"), first)
+    again.own_size = (8, 8)
+    again.note(Stage.DECODE, FAILURE, (32, 32))
+    assert told == []
+    again.note(Stage.DECODE, FAILURE, (16, 16))
+    assert told == ["again"]
+
+
 def test_zero_is_any_number() -> None:
     told: list[str] = []
     counted = failures(0, told)

@@ -53,8 +53,8 @@ def test_concepts_each_have_their_own_pictures_and_prompts() -> None:
         ({**CAT, "learning_rate": -1}, "learning_rate=-1: input should be greater than 0"),
         ({**CAT, "seeed": 1, "repeats": 0}, r"repeats=0: .*; seeed: is no option \(did you mean seed\?\)"),
         (
-            {"concepts": [{**CAT, "class_data_dir": "c"}, {**CAT, "class_data_dir": "c"}]},
-            "class_data_dir: two concepts have one; give each a folder of its own, or none",
+            {"concepts": [{**CAT, "class_data_dir": "c", "class_prompt": kind} for kind in ("a cat", "a dog")]},
+            "class_data_dir: two class prompts have one; give each a folder of its own, or none",
         ),
         ({"concepts": [{**CAT, "class_prmpt": "a cat"}]}, r"concepts\.0\.class_prmpt: .*mean class_prompt"),
         (

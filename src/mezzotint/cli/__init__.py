@@ -5,6 +5,7 @@ loads no engine, no gRPC and no torch. Every intended error leaves as one senten
 """
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,8 @@ class _OnDemand(click.Group):
 
 def _variable(command: str, param: click.Parameter) -> str | None:
     """Return the environment variable of an option, by the name that it has on the command line."""
+    if isinstance(param, click.Option) and not param.allow_from_autoenv:
+        return None
     name = next((opt for opt in param.opts if opt.startswith("--")), None)
     return f"MEZZOTINT_{command}_{name[2:]}".upper().replace("-", "_") if name else None
 
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = run(cli, given)
     except ModuleNotFoundError as error:
         extra = next((_COMMANDS[word] for word in given if word in _COMMANDS), "")
-        if not extra or (error.name or "").startswith("mezzotint"):
-            raise
+        if not extra or not error.name or importlib.util.find_spec(error.name.partition(".")[0]):
+            raise  # what is there and lacks a part is another fault
         code = say(f"{error.name} is not installed; run `pip install 'mezzotint[{extra}]'`", NOT_INSTALLED)
     sys.exit(code)

@@ -38,7 +38,11 @@ def _option(name: str, field: "FieldInfo") -> click.Option:
     text = str(field.description)
     if "[default" not in text and field.default not in (None, "", (), False):
         text = f"{text} [default: {field.default}]"
-    return click.Option([*_SHORT.get(name, ()), dashed, name], type=kind, multiple=several, default=None, help=text)
+    short = _SHORT.get(name, ())
+    variables = [f"MEZZOTINT_TRAIN_{word[2:].upper().replace('-', '_')}" for word in short if word.startswith("--")]
+    return click.Option(
+        [*short, dashed, name], type=kind, multiple=several, default=None, help=text, envvar=variables or None
+    )
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
