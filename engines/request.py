@@ -261,10 +261,8 @@ def _check_arrays(request: Request, manifest: Manifest) -> None:
         )
     falls = all(b <= a * (1 - _LEAST_FALL) for a, b in itertools.pairwise(sigmas))
     if any(not math.isfinite(s) or s <= 0 for s in sigmas) or not falls:
-        raise InvalidRequest(
-            f"custom_sigmas: must be positive, finite, and each lower than the last by {_LEAST_FALL:g} of it or more; "
-            "leave out the last 0"
-        )
+        rule = f"each lower than the last by {_LEAST_FALL:g} of it or more"
+        raise InvalidRequest(f"custom_sigmas: must be positive, finite, and {rule}; leave out the last 0")
     if sigmas and not MIN_SIGMA <= sigmas[-1] <= sigmas[0] <= MAX_SIGMA:
         raise InvalidRequest(
             f"custom_sigmas: go from {sigmas[0]:g} to {sigmas[-1]:g}; must be between {MIN_SIGMA:g} and {MAX_SIGMA:g}"
