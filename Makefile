@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 comma := ,
 CHECKED := engines server compile proto trainer src/mezzotint tests benchmarks
 
-.PHONY: help setup demo test test-all test-gpu lint bench-peers proto wheel clean
+.PHONY: help setup demo test test-all test-gpu lint bench-peers proto reference wheel clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -67,6 +67,9 @@ bench-peers: setup ## time a full-size picture beside other engines; installs th
 	  $(BIN)/mezzotint compile build/sd15-full --output build/sd15-$$precision --precision $$precision $(FULL); done
 	$(BIN)/python -m benchmarks.peers build/sd15-full --name sd15-size --samples 20 $(addprefix --bundle ,$(OURS)) \
 	  --once torch.compile --once stable-diffusion.cpp $(PEERS)
+
+reference: setup ## write docs/reference.md, every command with its options
+	$(BIN)/python -m tests.reference
 
 # An old generator on purpose: its code loads with every protobuf from 4.25 on, whatever else is installed beside it.
 # The stubs of kserve.proto get a descriptor pool of their own: Triton's client in the same process has the same names.

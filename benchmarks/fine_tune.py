@@ -11,8 +11,6 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.harness import publish
-from mezzotint.engines.errors import MezzotintError
+from benchmarks.processes import run_mezzotint
 
 KINDS = ("export", "build", "calibration", "verification", "timing")
 _NOISE = 0.03
@@ -43,11 +41,8 @@ def disturbed(base: Path, target: Path) -> Path:
 
 
 def compiled(checkpoint: Path, bundle: Path, cache: Path, options: Sequence[str]) -> dict[str, Any]:
-    """Compile in a process of its own; returns the compile report. Raises MezzotintError."""
-    command = [sys.executable, "-m", "mezzotint", "compile", str(checkpoint), "--output", str(bundle)]
-    done = subprocess.run([*command, "--cache", str(cache), *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MezzotintError(done.stderr.strip().splitlines()[-1])
+    """Compile in a process of its own; returns the compile report. Raises Failed."""
+    run_mezzotint("compile", checkpoint, "--output", bundle, "--cache", cache, *options)
     report: dict[str, Any] = json.loads((bundle / "compile_report.json").read_text(encoding="utf-8"))
     return report
 
@@ -66,15 +61,16 @@ def one_round(base: Path, fine_tune: Path, work: Path, options: Sequence[str]) -
 
 
 def row(name: str, reports: Sequence[dict[str, Any]], first: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of one way to compile, and the median of its rounds' ratios to the first compile."""
+    """Return the medians of one way to compile, and the medians of its rounds' ratios to the first compile."""
     spent = [{kind: report["seconds"][kind] for kind in KINDS} for report in reports]
-    ratios = [made(one) / made(own) for one, own in zip(first, reports, strict=True)]
+    pairs = list(zip(first, reports, strict=True))
     return {
         "compile": name,
         **{f"{kind} s": round(statistics.median(each[kind] for each in spent), 1) for kind in KINDS},
         "export + build s": round(statistics.median(map(made, reports)), 2),
-        "times faster": round(statistics.median(ratios), 1),
-        "all stages s": round(statistics.median(sum(each.values()) for each in spent), 1),
+        "export + build, times as fast": round(statistics.median(made(one) / made(own) for one, own in pairs), 1),
+        "all stages s": round(statistics.median(map(whole, reports)), 1),
+        "all stages, times as fast": round(statistics.median(whole(one) / whole(own) for one, own in pairs), 1),
         "ranges": ", ".join(f"{part} {whose}" for part, whose in reports[-1]["calibrated_on"].items()),
         "UNet SNR dB": next(v["snr_db"] for v in reports[-1]["verify"] if v["component"] == "unet"),
     }
@@ -83,6 +79,11 @@ def row(name: str, reports: Sequence[dict[str, Any]], first: Sequence[dict[str, 
 def made(report: dict[str, Any]) -> float:
     """Return the seconds of export and build."""
     return float(report["seconds"]["export"] + report["seconds"]["build"])
+
+
+def whole(report: dict[str, Any]) -> float:
+    """Return the seconds of all stages."""
+    return float(sum(report["seconds"][kind] for kind in KINDS))
 
 
 def main() -> None:
@@ -100,6 +101,8 @@ def main() -> None:
     options = ["--precision", given.precision, "--max-rows", str(given.max_rows)]
     options += [word for prompt in given.prompt for word in ("--prompt", prompt)]
     rounds: list[dict[str, dict[str, Any]]] = []
+    if given.work:
+        given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.work) as folder:
         fine_tune = given.fine_tune or disturbed(given.base, Path(folder) / "fine-tune")
         for turn in range(given.rounds):

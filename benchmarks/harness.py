@@ -14,7 +14,7 @@ import numpy as np
 from mezzotint.compile.measure import host
 
 RESULTS = Path(__file__).parent / "results"
-_VERSIONS = ("mezzotint", "openvino", "onnxruntime", "onnxruntime-gpu", "torch", "numpy", "grpcio")
+_VERSIONS = ("mezzotint", "openvino", "onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "numpy", "grpcio")
 
 
 def machine() -> dict[str, Any]:

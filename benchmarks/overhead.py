@@ -2,16 +2,14 @@
 
     python -m benchmarks.overhead build/emoji
 
-The engines of a served bundle are timed inside the running server; what is left of each step and each request is the
-server's own: scheduling, batching, guidance, sampling, events, PNG. Requests are made one after the other, queue empty.
+Of a step it is what lies between two calls of the UNet: scheduling, batching, guidance, sampling, events. Of a request,
+made one after the other with an empty queue, what lies outside of its stages as its timings state them: gRPC, queue,
+PNG.
 """
 
 import argparse
 import itertools
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import percentiles, publish
+from benchmarks.start import served
 from mezzotint import Client
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import BundleError
@@ -96,8 +95,8 @@ def per_step(bundle: Path, num_images: int) -> list[float]:
     return gaps[num_images:45]  # all images are denoised there: none is encoded or decoded
 
 
-def per_request(bundle: Path, target: str, num_requests: int) -> tuple[list[float], list[float]]:
-    """Return (milliseconds outside the engines, total milliseconds) of requests to a real server over gRPC."""
+def per_request(target: str, num_requests: int) -> tuple[list[float], list[float]]:
+    """Return (milliseconds outside of encode, denoise and decode, total milliseconds) of requests over gRPC."""
     own, total = [], []
     with Client(target) as client:
         for i in range(num_requests + 5):
@@ -105,44 +104,33 @@ def per_request(bundle: Path, target: str, num_requests: int) -> tuple[list[floa
             result = client.generate("a cat", steps=4, guidance=4.0, seed=i, sampler="euler")
             spent = (time.perf_counter() - begun) * 1e3
             timings = result.timings[0]
-            engine = timings.encode_ms + timings.denoise_ms + timings.decode_ms
+            stages = timings.encode_ms + timings.denoise_ms + timings.decode_ms
             if i >= 5:
-                own.append(spent - engine)
+                own.append(spent - stages)
                 total.append(spent)
     return own, total
 
 
-def start_server(bundle: Path) -> tuple[subprocess.Popen[str], int, float]:
-    """Start ``mezzotint serve``; returns (process, port, seconds from process start until it says that it is ready)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    begun = time.perf_counter()
-    command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process, port, time.perf_counter() - begun
+def starts(bundle: Path, count: int) -> list[float]:
+    """Return the seconds from a server's process start until it says that it is ready, of so many starts."""
+    found = []
+    for _ in range(count):
+        with served(bundle) as server:
+            found.append(server.seconds)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path)
     options = parser.parse_args()
-    ready = []
-    for _ in range(7):
-        process, port, seconds = start_server(options.bundle)
-        ready.append(seconds)
-        if len(ready) < 7:
-            process.terminate()
-            process.wait()
-    own, total = per_request(options.bundle, f"127.0.0.1:{port}", 60)
-    process.terminate()
-    process.wait()
+    ready = starts(options.bundle, 7)
+    with served(options.bundle) as server:
+        own, total = per_request(server.address, 60)
     steps = per_step(options.bundle, 4)
     measured = {
         "a step, 8 rows (ms)": (steps, 1.0),
-        "a request over gRPC, PNG included (ms)": (own, 5.0),
+        "a request over gRPC outside of its stages, PNG included (ms)": (own, 5.0),
         "ready from process start (s)": (ready[1:], 1.5),
     }
     rows = [

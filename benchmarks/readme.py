@@ -23,18 +23,9 @@ def read(name: str) -> dict[str, Any]:
 
 def precisions(name: str) -> str:
     """Return the table of one checkpoint's precisions, with what compiling it took."""
-    found = read(f"precisions-{name}")
-    details = found["details"]
-    columns = [key for key in found["rows"][0] if key != "cpu/wall"]
-    rows = [
-        {key: row[key] for key in columns}
-        | {
-            "compile s": round(details["compile_seconds"][row["precision"]]),
-            "peak MiB": details["peak_memory_mib"][row["precision"]],
-        }
-        for row in found["rows"]
-    ]
-    return table(rows)
+    rows = read(f"precisions-{name}")["rows"]
+    columns = [key for key in rows[0] if key != "cpu/wall" and any(row.get(key) for row in rows)]
+    return table([{key: row.get(key, "") for key in columns} for row in rows])
 
 
 def beside_peers(name: str) -> tuple[str, str]:
@@ -111,7 +102,7 @@ def region() -> str:
             "",
             table(own),
             "",
-            f"`pip install '.[serve]'` takes {read('install-size')['rows'][0]['MB']} MB, OpenVINO most of it.",
+            f"`pip install '.[serve]'` takes {read('install-size')['rows'][0]['MB']} MB, half of it OpenVINO.",
             "",
         ]
     )

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from benchmarks.processes import run_python
 from mezzotint.engines.component import Component
 from mezzotint.engines.manifest import EngineEntry, read_manifest
 from mezzotint.engines.memory import release_mapped, resident_bytes, trim_heap
@@ -83,9 +82,8 @@ def measure(bundle: Path, variant: str, num_calls: int) -> dict[str, Any]:
 
 def in_own_process(bundle: Path, variant: str, num_calls: int) -> dict[str, Any]:
     """Run ``measure`` in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.shapes", str(bundle), "--one", variant, "--calls", str(num_calls)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
+    given = ("-m", "benchmarks.shapes", bundle, "--one", variant, "--calls", str(num_calls))
+    found: dict[str, Any] = json.loads(run_python(*given))
     return found
 
 

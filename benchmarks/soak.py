@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import publish
-from benchmarks.start import memory_mib, served
+from benchmarks.processes import memory_mib
+from benchmarks.start import served
 from mezzotint import AsyncClient, MezzotintClientError
 
 PROMPT = "a shark on a blue background"

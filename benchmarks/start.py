@@ -13,18 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import percentiles, publish
+from benchmarks.processes import cpu_seconds, memory_mib
 from mezzotint.cli.serve import READY
 
 _SETTLED_S = 1.0  # without any CPU time to speak of, and everything is prepared
 _IDLE_SHARE = 0.05
 _MAX_SETTLING_S = 120.0
-_FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "VmHWM": "peak"}
 
 
 class Served(NamedTuple):
@@ -36,26 +36,21 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(bundle: Path, cache: Path, options: list[str]) -> Iterator[Served]:
-    """Serve a bundle in a process of its own, which ends with the context."""
+def served(bundle: Path, cache: Path | None = None, options: Sequence[str] = ()) -> Iterator[Served]:
+    """Serve a bundle in a process of its own, which ends with the context; ``cache`` stands for the user's folder."""
     command = [sys.executable, "-m", "mezzotint", "serve", str(bundle), "--port", "0", "--metrics-port", "0", *options]
     begun = time.perf_counter()
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as p:
         assert p.stdout is not None
-        line = p.stdout.readline()
-        seconds = time.perf_counter() - begun
-        if READY not in line:
-            raise SystemExit(f"{bundle}: the server did not start; try `mezzotint serve {bundle}`")
-        yield Served(p.pid, seconds, line.rpartition(READY)[2].strip())
-        p.terminate()
-
-
-def memory_mib(pid: int) -> dict[str, int]:
-    """Return the resident set, its anonymous part and its highest value so far, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) >> 10 for line in lines if ":" in line and line.endswith("kB")}
-    return {name: found[field] for field, name in _FIELDS.items()}
+        try:
+            line = p.stdout.readline()
+            seconds = time.perf_counter() - begun
+            if READY not in line:
+                raise SystemExit(f"{bundle}: the server did not start; try `mezzotint serve {bundle}`")
+            yield Served(p.pid, seconds, line.rpartition(READY)[2].strip())
+        finally:
+            p.terminate()
 
 
 def settle(pid: int) -> None:
@@ -67,12 +62,6 @@ def settle(pid: int) -> None:
         before, used = used, cpu_seconds(pid)
         if used - before < _IDLE_SHARE * _SETTLED_S:
             return
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(bundle: Path, num_starts: int, options: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

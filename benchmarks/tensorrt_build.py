@@ -9,14 +9,14 @@ built and weighed here, and not run.
 
 import argparse
 import json
-import resource
-import subprocess
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import publish
+from benchmarks.processes import memory_mib, run_python
 from mezzotint.compile import export
 from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.job import CompileJob
@@ -27,7 +27,6 @@ from mezzotint.compile.targets import Target, rewritten
 from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan
 from mezzotint.engines.bundle import cache_folder
 from mezzotint.engines.component import Component, Precision
-from mezzotint.engines.errors import MezzotintError
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.tensorrt_flavour import find_flavour
 
@@ -66,8 +65,8 @@ def build_here(given: dict[str, Any]) -> dict[str, float]:
     begun = time.perf_counter()
     build_plan(onnx, plan, entry, PlanOptions(given["capability"]), lambda done: None, onnx.parent)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(seconds, 1), "peak MiB": round(peak), "plan MB": round(plan.stat().st_size / 1e6, 1)}
+    peak = memory_mib(os.getpid())["peak"]
+    return {"seconds": round(seconds, 1), "peak MiB": peak, "plan MB": round(plan.stat().st_size / 1e6, 1)}
 
 
 def main() -> None:
@@ -92,11 +91,7 @@ def main() -> None:
         stats = derive(target.onnx, onnx, Precision(name), "tensorrt")
         entry = entry_of(target, Precision(name)).model_dump_json()
         given = json.dumps({"onnx": str(onnx), "entry": entry, "capability": options.compute_capability})
-        command = [sys.executable, "-m", "benchmarks.tensorrt_build", "-"]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MezzotintError(done.stderr.strip().splitlines()[-1])
-        found = json.loads(done.stdout)
+        found = json.loads(run_python("-m", "benchmarks.tensorrt_build", "-", stdin=given))
         rows.append({"precision": name, "ONNX MB": round(stats.target_bytes / 1e6, 1), **found})
     axes = {axis: length.model_dump() for axis, length in target.axes.items()}
     details = {"flavour": flavour, "version": library.__version__, "axes": axes}

@@ -22,8 +22,7 @@ asked of Stable Diffusion's own VAE too, whose pictures show nothing where its w
 
 import argparse
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import publish
+from benchmarks.processes import forget_peak, memory_mib, run_python
 from benchmarks.tile_rules import RULES, Decoder, Floats, with_small_copy
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.generate import generate
@@ -91,15 +91,13 @@ def _blocks(error: Floats) -> Floats:
     return np.asarray(each.mean(axis=(2, 4)), np.float32)
 
 
-def pictures(model: Model, side: int, kind: str) -> list[Floats]:
-    """Return the latents that are decoded: painted at that size, or painted small and enlarged as hires fix does."""
+def pictures(model: Model, side: int) -> list[Floats]:
+    """Return the latents that are decoded, painted at that size."""
     entry = model.manifest.latents
-    size: dict[str, Any] = {"width": side, "height": side}
-    if kind == "hires":
-        size = {"hires_scale": side / entry.default_width}
+    asked: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE, "width": side, "height": side}
     found = []
     for seed, prompt in enumerate(PROMPTS):
-        request = Request(prompt=prompt, steps=STEPS, guidance=GUIDANCE, seed=seed, return_latents=True, **size)
+        request = Request(prompt=prompt, seed=seed, return_latents=True, **asked)
         latents = generate(model, [request])[0][0].latents
         if latents is None:
             raise ValueError("the model gave no latents")
@@ -114,7 +112,7 @@ def quality(model: Model, sides: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     for side in sides:
         found: dict[str, list[Figures]] = {name: [] for name in RULES}
-        for latents in pictures(model, side, "own"):
+        for latents in pictures(model, side):
             whole = decoder.whole(latents)
             tiling = Tiling.of((latents.shape[1], latents.shape[2]), tile, own.factor)
             for name, rule in RULES.items():
@@ -145,11 +143,8 @@ def memory(bundle: Path, sides: Sequence[int]) -> list[dict[str, Any]]:
     """Return a row for each side: megabytes of a whole decode and of one in tiles, in a process of its own each."""
     rows = []
     for side in sides:
-        peaks = []
-        for how in ("whole", "tiles"):
-            command = [sys.executable, "-m", "benchmarks.tiles", str(bundle), "--peak", how, "--sides", str(side)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            peaks.append(json.loads(done.stdout))
+        how = ("-m", "benchmarks.tiles", bundle, "--sides", str(side), "--peak")
+        peaks = [json.loads(run_python(*how, one)) for one in ("whole", "tiles")]
         rows.append(
             {
                 "picture": f"{side}×{side}",
@@ -169,6 +164,7 @@ def peak(bundle: Path, side: int, how: str) -> int:
     own = entry.default_height // entry.factor, entry.default_width // entry.factor
     latents = np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
     decoder = Decoder(model)
+    forget_peak()
     before = resident_bytes()
     if how == "whole":
         decoder.whole(latents)
@@ -177,12 +173,7 @@ def peak(bundle: Path, side: int, how: str) -> int:
         for call, pixels in enumerate(with_small_copy(decoder, tiles, latents), 1):
             tiles.take(call, pixels, None)
         tiles.blended()
-    return _peak_bytes() - before
-
-
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return (memory_mib(os.getpid())["peak"] << 20) - before
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from mezzotint.proto.results import Event, Picture
 
 _FIRST_S = 0.5
 _FACTOR = 2.0
+_MOST_DOUBLINGS = 10
 _MOST_S = 10.0
 _JITTER = 0.2  # the share by which a wait differs at most, so that clients that failed together do not return together
 
@@ -42,11 +43,11 @@ class Attempts:
     ) -> None:
         if retries < 0:
             raise invalid(f"retries={retries}: must be 0 or more")
-        self._left = retries
+        self._retries = retries
+        self._used = 0
         self._clock = clock
         self._draw = draw
         self._until = None if timeout is None else clock() + timeout
-        self._backoff = _FIRST_S
         self._pictures: set[int] = set()
 
     @property
@@ -55,22 +56,21 @@ class Attempts:
         return None if self._until is None else max(0.0, self._until - self._clock())
 
     def wait_after(self, error: MezzotintClientError) -> float:
-        """Return the seconds until the next attempt: the server's own word, or longer each time. Raises ``error``.
+        """Return the seconds until the next attempt, longer each time. Raises ``error``.
 
-        Only a server that is away, or one that says when it has room, is asked again.
+        Only a server that is away, or one that says when it has room, is asked again; not before it says. Many may have
+        been told the same, and one has the room, so that the others' waits grow too.
         """
         asked = error.retry_after_ms
         again = error.code is grpc.StatusCode.UNAVAILABLE or asked is not None
-        if not self._left or not again or (asked is not None and asked < 0):
+        if self._used == self._retries or not again or (asked is not None and asked < 0):
             raise error
-        if asked is None:
-            seconds = self._backoff * self._draw(1 - _JITTER, 1 + _JITTER)
-        else:
-            seconds = asked / 1e3 * self._draw(1, 1 + _JITTER)  # not before
+        first, least = (_FIRST_S, 1 - _JITTER) if asked is None else (asked / 1e3, 1.0)
+        grown = first * _FACTOR ** min(self._used, _MOST_DOUBLINGS)
+        seconds = max(first, min(_MOST_S, grown)) * self._draw(least, 1 + _JITTER)
         if self.timeout is not None and seconds >= self.timeout:
             raise error
-        self._left -= 1
-        self._backoff = min(_MOST_S, self._backoff * _FACTOR)
+        self._used += 1
         return seconds
 
     def is_new(self, event: Event) -> bool:

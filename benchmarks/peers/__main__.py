@@ -99,12 +99,12 @@ def write_noise(at: Workplace, options: argparse.Namespace) -> Path:
     return path
 
 
-def against_reference(folder: Path, row: Row, steps: Sequence[int]) -> float | None:
-    """Return the PSNR of a row's last picture against diffusers', same noise, or None where one is not there."""
-    if not row.painted:
+def against_reference(folder: Path, entries: Sequence[Ready], row: Row, steps: Sequence[int]) -> float | None:
+    """Return the PSNR of a row's last picture against diffusers' of this run, or None where one is not there."""
+    files = {entry.configuration.name: output_folder(folder, entry) / f"{max(steps)}.png" for entry in entries}
+    if not row.painted or _REFERENCE not in files:
         return None
-    name = f"{max(steps)}.png"
-    return psnr_db(output_folder(folder, row.configuration) / name, output_folder(folder, _REFERENCE) / name)
+    return psnr_db(files[row.configuration], files[_REFERENCE])
 
 
 def versions(turns: Sequence[Turn]) -> dict[str, dict[str, str]]:
@@ -113,13 +113,18 @@ def versions(turns: Sequence[Turn]) -> dict[str, dict[str, str]]:
 
 
 def write_report(
-    options: argparse.Namespace, names: Sequence[str], turns: Sequence[Turn], unmade: dict[str, str], folder: Path
+    options: argparse.Namespace,
+    names: Sequence[str],
+    entries: Sequence[Ready],
+    turns: Sequence[Turn],
+    unmade: dict[str, str],
+    folder: Path,
 ) -> None:
     """Write table, JSON and plot into ``results``."""
     from benchmarks.harness import RESULTS, publish  # torch, which should not take memory while others are timed
 
     found = [
-        replace(row, psnr_db=against_reference(folder, row, options.steps))
+        replace(row, psnr_db=against_reference(folder, entries, row, options.steps))
         for row in rows(names, turns, options.steps, unmade)
     ]
     sets = instruction_sets(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
@@ -161,6 +166,8 @@ def main() -> None:
     entries: list[Ready] = []
     unmade: dict[str, str] = {}
     names = [row.name for row in chosen(options)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SystemExit(f"{min(twice)}: is named twice; give each bundle and its settings a name of its own")
     for row in chosen(options):
         try:
             entries.append(prepare(row, at, options))
@@ -171,7 +178,7 @@ def main() -> None:
         return
     folder = options.work / "runs" / options.name
     turns = run_rounds(entries, options.rounds, folder, options.work, options.timeout, options.once)
-    write_report(options, names, turns, unmade, folder)
+    write_report(options, names, entries, turns, unmade, folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The peers' virtual environments: each has exactly what its list names, and nothing of ours is touched."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -12,9 +13,9 @@ from typing import Any
 
 from benchmarks.peers.catalog import MEZZOTINT, Peer
 from benchmarks.peers.stamps import NotMade, made
+from benchmarks.processes import last_words
 
 ROOT = Path(__file__).parents[2]
-_ERROR_LINES = 3
 
 
 def bin_folder(peer: Peer, work: Path) -> Path:
@@ -25,7 +26,7 @@ def bin_folder(peer: Peer, work: Path) -> Path:
 def ensure_environment(peer: Peer, work: Path) -> dict[str, str]:
     """Make the peer's environment where it is not there; returns its packages' versions. Raises NotMade."""
     if peer.name == MEZZOTINT:
-        return {}
+        return {name: importlib.metadata.version(name) for name in peer.versions}
     source = {
         "requirements": list(peer.requirements),
         "unwanted": list(peer.unwanted),
@@ -64,15 +65,6 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], *, reason
     if done.returncode:
         raise NotMade(f"{reason}: {last_words(done.stderr or done.stdout, done.returncode)}")
     return done.stdout
-
-
-def last_words(text: str, returncode: int) -> str:
-    """Return the sentence in which a program failed, as far as it said one."""
-    if returncode < 0:
-        return f"ended by signal {-returncode}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    return " ".join((errors or lines)[-_ERROR_LINES:]) or f"exit status {returncode}"
 
 
 def say(text: str) -> None:

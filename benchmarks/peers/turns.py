@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.catalog import MEZZOTINT, PEERS, Configuration
-from benchmarks.peers.environments import ROOT, bin_folder, last_words, say
+from benchmarks.peers.environments import ROOT, bin_folder, say
 from benchmarks.peers.stamps import fingerprint
 from benchmarks.peers.workers.protocol import Job
+from benchmarks.processes import last_words
+
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly into a circle, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Ready:
     Attributes:
         configuration: what it is.
         job: what its worker is told, but for the folder of its output.
-        key: changes with everything that could change a timing: model, settings, versions.
+        key: changes with everything that could change a timing: model, settings, versions, the worker's own code.
     """
 
     configuration: Configuration
@@ -43,19 +46,25 @@ class Turn:
     result: dict[str, Any]
     reason: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every picture was painted; one that was not is tried again by the next run."""
+        return not self.reason and not any(picture.get("reason") for picture in self.result.get("pictures", []))
+
 
 def ready(configuration: Configuration, job: Job, model_digest: str, packages: dict[str, str]) -> Ready:
     """Return the configuration with the key of its turns."""
-    ours = fingerprint(ROOT / "engines") if configuration.peer == MEZZOTINT else ""
+    code = [fingerprint(ROOT / "benchmarks" / "peers" / "workers")]
+    code += [fingerprint(ROOT / "engines")] if configuration.peer == MEZZOTINT else []
     environment = dict(configuration.environment)
-    stated = [configuration.worker, vars(job), environment, model_digest, packages, ours]
+    stated = [configuration.worker, vars(job), environment, model_digest, packages, code]
     key = hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
     return Ready(configuration, job, key)
 
 
 def order(names: Sequence[str], the_round: int) -> list[str]:
     """Return who runs when in a round: each round begins with another, so that no drift meets always the same."""
-    first = the_round * max(1, len(names) // 3) % max(1, len(names))
+    first = round(the_round * _GOLDEN * len(names)) % max(1, len(names))
     return [*names[first:], *names[:first]]
 
 
@@ -78,7 +87,7 @@ def run_rounds(
     One that failed is not tried again in later rounds of this run; the next run tries it again.
     """
     by_name = {entry.configuration.name: entry for entry in entries}
-    known = {(turn.key, turn.round): turn for turn in read_turns(folder / "turns.jsonl") if not turn.reason}
+    known = {(turn.key, turn.round): turn for turn in read_turns(folder / "turns.jsonl") if turn.is_whole}
     taken: list[Turn] = []
     failed: dict[str, Turn] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +111,7 @@ def run_rounds(
 def take_turn(entry: Ready, the_round: int, folder: Path, work: Path, timeout_s: int) -> Turn:
     """Run one worker from its start to its end."""
     name = entry.configuration.name
-    output = output_folder(folder, name)
+    output = output_folder(folder, entry)
     output.mkdir(parents=True, exist_ok=True)
     (output / "result.json").unlink(missing_ok=True)
     replace(entry.job, output=str(output.absolute())).write(output / "job.json")
@@ -132,9 +141,10 @@ def take_turn(entry: Ready, the_round: int, folder: Path, work: Path, timeout_s:
     return Turn(name, entry.key, the_round, began, result)
 
 
-def output_folder(folder: Path, name: str) -> Path:
-    """Return where a configuration leaves its pictures and its log."""
-    return folder / "turns" / re.sub(r"[^\w.]+", "-", name)
+def output_folder(folder: Path, entry: Ready) -> Path:
+    """Return where a configuration leaves its pictures and its log; another key's are others."""
+    name = re.sub(r"[^\w.]+", "-", entry.configuration.name)
+    return folder / "turns" / f"{name}-{entry.key[:8]}"
 
 
 def worker_environment(work: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """How the benchmark beside other engines is told of Mezzotint's own rows, and what its catalogue has to hold."""
 
+from argparse import ArgumentTypeError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_a_bundle_is_a_name_a_folder_and_any_field_of_a_request() -> None:
     ],
 )
 def test_what_is_no_bundle_is_refused_in_a_sentence(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ArgumentTypeError, match=says):
         read_bundle(text)
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers.bundles import read_bundle
-from benchmarks.peers.environments import last_words
 from benchmarks.peers.turns import Ready, order, output_folder, read_turns, ready, run_rounds
 from benchmarks.peers.workers.protocol import Clock, Job
+from benchmarks.processes import last_words
 from mezzotint.engines.generate import generate
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
@@ -64,7 +64,7 @@ def test_a_turn_measures_and_paints_and_is_not_taken_twice(emoji_bundle: Path, e
     assert "nothing" in reasons.pop()  # the folder that is not there
 
     [[image]] = generate(emoji, [Request(prompt="a shark", steps=2, guidance=4.0, seed=3, sampler="ddim")])
-    painted = Image.open(output_folder(tmp_path, "Mezzotint: there") / "2.png")
+    painted = Image.open(output_folder(tmp_path, there) / "2.png")
     assert np.array_equal(np.asarray(painted), image.pixels)
 
     kept = read_turns(tmp_path / "turns.jsonl")

@@ -9,8 +9,8 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from benchmarks.processes import cpu_seconds, memory_mib
 from benchmarks.shapes import arrays, row_of, shape_of
-from benchmarks.start import cpu_seconds, memory_mib
 from tests.fake_manifest import unets
 
 UNET = unets(step_cache=False)[0]

@@ -186,6 +186,26 @@ def test_waits_double_up_to_a_limit_and_differ_by_a_share() -> None:
     assert [shortest.wait_after(lost) for _ in range(7)] == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 8, 8])
 
 
+def test_waits_that_a_server_asks_for_are_kept_and_double_where_it_is_still_full() -> None:
+    def waits(asked: int, draw: Any) -> list[float]:
+        attempts = Attempts(6, None, clock=FakeClock(), draw=draw)
+        error = MezzotintClientError(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_after_ms=asked)
+        return [attempts.wait_after(error) for _ in range(6)]
+
+    assert waits(500, min) == pytest.approx([0.5, 1, 2, 4, 8, 10])
+    assert waits(500, max) == pytest.approx([0.6, 1.2, 2.4, 4.8, 9.6, 12])
+    assert waits(60_000, min) == pytest.approx([60] * 6), "the server's own word is not shortened"
+    assert waits(0, max) == [0] * 6
+
+
+def test_many_retries_are_counted_and_waits_stay_bounded() -> None:
+    attempts = Attempts(5000, None, clock=FakeClock(), draw=max)
+    full_queue = MezzotintClientError(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_after_ms=88)
+    assert max(attempts.wait_after(full_queue) for _ in range(5000)) == pytest.approx(12)
+    with pytest.raises(MezzotintClientError):
+        attempts.wait_after(full_queue)
+
+
 def test_the_next_attempt_gets_what_is_left_of_the_timeout() -> None:
     clock = FakeClock()
     attempts = Attempts(3, 10.0, clock=clock)

@@ -1,12 +1,12 @@
 """What every worker does: read a job, load, warm up, paint a picture per step count, write what it took, and exit.
 
-Runs in the peers' own environments, so it imports numpy, Pillow and the standard library alone.
+Runs in the peers' own environments, so it imports numpy, Pillow, the standard library and ``processes`` alone.
 """
 
 import functools
 import importlib.metadata
 import json
-import resource
+import os
 import sys
 import time
 import traceback
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from benchmarks.processes import memory_mib
 
 TEXT, UNET, DECODE = "text", "unet", "decode"
 
@@ -97,10 +99,10 @@ def serve(load: Callable[[Job, Clock], Paint]) -> None:
     loaded = time.perf_counter()
     paint(job.warm_up_steps)
     warm = time.perf_counter()
-    # this module's own import is left out: numpy and Pillow, which every worker needs
+    # importing packages is left out; caches of the worker before, where an engine has one, are there
     result: dict[str, Any] = {"load_s": loaded - begun, "warm_up_s": warm - loaded}
     result |= {"pictures": [_picture(job, clock, paint, steps) for steps in job.steps]}
-    result |= {"peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    result |= {"peak_rss_mib": memory_mib(os.getpid())["peak"]}
     result |= {"versions": _versions(job.versions)}
     (Path(job.output) / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
 

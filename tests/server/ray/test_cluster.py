@@ -133,7 +133,7 @@ async def test_a_request_that_is_refused_has_our_status_and_sentence(client: Asy
 async def test_full_queues_refuse_with_a_time_to_try_again_and_clients_that_do_lose_nothing(
     replicas: Cluster, client: AsyncClient
 ) -> None:
-    async with AsyncClient(replicas.target, timeout=120, retries=1000) as patient:
+    async with AsyncClient(replicas.target, timeout=120, retries=30) as patient:
         ask: dict[str, Any] = {"prompt": "a cat", "steps": 2, "num_images": 8}
         hasty = [client.generate(**ask, seed=seed) for seed in range(24)]
         refused = [
