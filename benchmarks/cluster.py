@@ -21,6 +21,7 @@ from pathlib import Path
 from mezzotint.cli.serve import READY
 
 ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "build" / "cache"
 FOLDER = ROOT / "build" / "ray"
 START_SECONDS = 240
 _ENDING = re.compile(r"request (\S+): model=\S+ .* outcome=(\w+)")
@@ -94,7 +95,7 @@ def cluster(bundle: Path, *options: str) -> Iterator[Cluster]:
         }
         environment |= {
             "HOME": f"{folder}/home",
-            "XDG_CACHE_HOME": str(ROOT / "build" / "cache"),
+            "XDG_CACHE_HOME": str(CACHE),
             "RAY_TMPDIR": folder,
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
             "RAY_DEDUP_LOGS": "0",

@@ -3,6 +3,7 @@
 python -m benchmarks.install_size
 """
 
+import argparse
 import json
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         venv.create(folder, with_pip=True)

@@ -12,6 +12,7 @@ of whole pictures against diffusers on torch, same seeds.
 import argparse
 import json
 import statistics
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,9 @@ def main() -> None:
     parser.add_argument("--backend", default="openvino")
     parser.add_argument("--rounds", type=int, default=15, help="timed calls of each engine")
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="where bundles are written")
-    parser.add_argument("compile", nargs="*", help="options of `mezzotint compile`, behind `--`")
-    options = parser.parse_args()
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').strip()} [-- OPTION OF COMPILE …]"
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:end], argparse.Namespace(compile=sys.argv[end + 1 :]))
     bundles, reasons = compile_all(options)
     if "fp32" not in bundles:
         raise SystemExit(f"{options.checkpoint}: all is compared with fp32, and {reasons['fp32']}")

@@ -3,6 +3,7 @@
 python -m benchmarks.readme
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -109,6 +110,7 @@ def region() -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     text = README.read_text(encoding="utf-8")
     content = region()
     README.write_text(_REGION.sub(lambda found: found.group(1) + content + found.group(2), text), encoding="utf-8")

@@ -8,6 +8,7 @@ probability-flow ODE (Song et al. 2021, arXiv 2011.13456) keeps (x − MEAN) / s
 has uniform steps in log SNR. Writes the tables and plots that docs/samplers.md shows.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,7 @@ def plot(path: Path, errors: Mapping[str, Sequence[float]], deviations: Mapping[
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     errors = {name: [error(run_of(name, steps)) for steps in STEPS] for name in ORDERS}
     found = {
         name: [distribution(name, steps) for steps in SDE_STEPS if name not in ("lcm", "tcd") or steps <= NUM_DISTILLED]

@@ -11,6 +11,7 @@ step times.
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cluster import cluster
+from benchmarks.cluster import CACHE, cluster
 from benchmarks.harness import publish
 from mezzotint import AsyncClient
 from mezzotint.engines.bundle import LoadOptions, wanted_engines
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, action="append", help="shares of what the replicas make; unsaid 0.5, 0.8")
     options = parser.parse_args()
     load = LoadOptions(devices={}, num_threads=1)
+    os.environ["XDG_CACHE_HOME"] = str(CACHE)  # the replicas', which then go by the same curves
     tune(options.bundle, load)
     host = host_of({key: wanted.entry for key, wanted in wanted_engines(options.bundle, load).items()}, _ROWS)
     with cluster(options.bundle, "--replicas", str(REPLICAS), "--num-cpus", "0.5") as made:

@@ -6,6 +6,7 @@ async with AsyncClient("localhost:8001") as client:
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
@@ -18,7 +19,7 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
 from mezzotint.proto.client import DEFAULT_TARGET
 from mezzotint.proto.connection import Security, connection
-from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
+from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error, closed
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
 from mezzotint.proto.results import (
     Collector,
@@ -37,16 +38,8 @@ from mezzotint.proto.retries import Attempts
 class AsyncStream:
     """A request's events as they come, as ``client.Stream``'s."""
 
-    def __init__(
-        self,
-        start: Callable[[float | None], Any],
-        target: str,
-        request_id: str,
-        attempts: Attempts,
-        closed: asyncio.Event,
-    ) -> None:
+    def __init__(self, start: Callable[[float | None], Any], target: str, request_id: str, attempts: Attempts) -> None:
         self.request_id = request_id
-        self._closed = closed
         self._start = start
         self._target = target
         self._attempts = attempts
@@ -86,12 +79,17 @@ class AsyncStream:
         except grpc.RpcError as error:
             raise client_error(error, self._target, self.request_id) from None
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if (task and task.cancelling()) or not (self._cancelled.is_set() or self._closed.is_set()):
-                raise  # somebody cancelled the task, and not the call
+            if _is_the_tasks() or not self._cancelled.is_set():
+                raise
             raise cancelled(self.request_id) from None
         finally:
             self._call.cancel()  # nothing happens where it has ended
+
+
+def _is_the_tasks() -> bool:
+    """Return whether a CancelledError is this task's, which somebody cancelled, and not its call's."""
+    task = asyncio.current_task()
+    return bool(task and task.cancelling())
 
 
 class AsyncClient:
@@ -118,7 +116,8 @@ class AsyncClient:
         self.target = target
         self._timeout = timeout
         self._retries = retries
-        self._closed = asyncio.Event()
+        self._is_closed = False
+        self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
         credentials, self._metadata = connection(target, **security)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -136,7 +135,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; open streams are cancelled, and say so."""
-        self._closed.set()
+        self._is_closed = True
+        for stream in tuple(self._streams):
+            stream.cancel()
         await self._channel.close()
 
     async def generate(
@@ -160,9 +161,13 @@ class AsyncClient:
         """Start a request and return its events as they come; takes what ``generate`` takes."""
         message = build_request(prompt, options)
         attempts = Attempts(self._retries, self._timeout if timeout is None else timeout)
-        return AsyncStream(partial(self._begin, message), self.target, message.request_id, attempts, self._closed)
+        stream = AsyncStream(partial(self._begin, message), self.target, message.request_id, attempts)
+        self._streams.add(stream)
+        return stream
 
     def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
+        if self._is_closed:
+            raise closed(self.target)
         return self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
 
     async def models(self) -> list[ModelInfo]:
@@ -179,7 +184,13 @@ class AsyncClient:
         await self._call(self._stub.UnloadModel, pb.UnloadModelRequest(name=name), timeout)
 
     async def _call(self, method: Any, message: Any, timeout: float | None) -> Any:
+        if self._is_closed:
+            raise closed(self.target)
         try:
             return await method(message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None
+        except asyncio.CancelledError:
+            if _is_the_tasks() or not self._is_closed:
+                raise
+            raise closed(self.target) from None

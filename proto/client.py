@@ -6,6 +6,7 @@ with Client("localhost:8001") as client:
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from types import TracebackType
@@ -16,7 +17,7 @@ import grpc
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
 from mezzotint.proto.connection import Security, connection
-from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error
+from mezzotint.proto.errors import MezzotintClientError, cancelled, client_error, closed
 from mezzotint.proto.messages import CHANNEL_OPTIONS, Options, build_request
 from mezzotint.proto.results import (
     Collector,
@@ -105,6 +106,7 @@ class Client:
         self.target = target
         self._timeout = timeout
         self._retries = retries
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         credentials, self._metadata = connection(target, **security)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -121,7 +123,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; open streams are cancelled."""
+        """Close the connection; open streams are cancelled, and say so."""
+        for stream in tuple(self._streams):
+            stream.cancel()
         self._channel.close()
 
     def generate(
@@ -155,10 +159,15 @@ class Client:
         """Start a request and return its events as they come; takes what ``generate`` takes."""
         message = build_request(prompt, options)
         attempts = Attempts(self._retries, self._timeout if timeout is None else timeout)
-        return Stream(partial(self._begin, message), self.target, message.request_id, attempts)
+        stream = Stream(partial(self._begin, message), self.target, message.request_id, attempts)
+        self._streams.add(stream)
+        return stream
 
     def _begin(self, message: pb.GenerateRequest, timeout: float | None) -> Any:
-        return self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
+        try:
+            return self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
+        except ValueError:  # grpc's word for a closed channel
+            raise closed(self.target) from None
 
     def models(self) -> list[ModelInfo]:
         """Return the bundles that the server serves. Raises MezzotintClientError."""
@@ -192,3 +201,5 @@ class Client:
             return method(message, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise client_error(error, self.target) from None
+        except ValueError:
+            raise closed(self.target) from None

@@ -57,7 +57,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
     begun = _REQUEST_ID in dict(error.initial_metadata() or ())  # type: ignore[attr-defined]
     if code is grpc.StatusCode.UNAVAILABLE and begun and not ours:
         message = (
-            f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same"
+            f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same "
+            "picture"
         )
     elif code is grpc.StatusCode.UNAVAILABLE and not ours and message.startswith("DNS resolution failed"):
         message = f"{target}: {_NO_HOST}"
@@ -81,6 +82,11 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
 def cancelled(request_id: str) -> MezzotintClientError:
     """Return the error of a request that this client took back."""
     return MezzotintClientError(grpc.StatusCode.CANCELLED, "the request was cancelled", request_id=request_id)
+
+
+def closed(target: str) -> MezzotintClientError:
+    """Return the error of a call by a client that was closed."""
+    return MezzotintClientError(grpc.StatusCode.CANCELLED, f"{target}: the client was closed; make another one")
 
 
 def invalid(message: str) -> MezzotintClientError:

@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each way; intervals need two at least")
     parser.add_argument("--count", type=int, default=20_000, help="pictures of a run, a quarter of it with deadlines")
     options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error(f"--seeds {options.seeds}: an interval needs two at least")
     asked = cases(options.seeds, options.count)
     with ProcessPoolExecutor() as pool:
         found = dict(zip(asked, pool.map(run, asked, chunksize=4), strict=True))

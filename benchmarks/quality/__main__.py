@@ -33,7 +33,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "`noise`, or COMPONENT[/VARIANT] with the engine file to take instead ([PRECISION:]FILE)",
     )
     parser.add_argument("--count", type=int, default=1000, help="prompt × seed pairs")
-    parser.add_argument("--steps", type=int, action="append", default=[], help="may be repeated; unsaid 25 and 4")
+    parser.add_argument(
+        "--steps", type=int, action="append", default=[], help="may be repeated; unsaid 25, and 4 where all is judged"
+    )
     parser.add_argument("--disturb", type=float, default=1e-3, help="noise of the yardstick on the first; 0 is none")
     parser.add_argument("--quick", type=int, default=0, metavar="COUNT", help="a line a bundle, nothing is published")
     parser.add_argument("--name", default="quality", help="what the files in benchmarks/results begin with")

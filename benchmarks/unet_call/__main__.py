@@ -203,6 +203,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="measure this row; may be repeated")
     parser.add_argument("--work", type=Path, help="where graphs are kept for the next run")
     options = parser.parse_args()
+    if unknown := set(options.only) - {row.name for row in all_variants()}:
+        parser.error(f"--only {min(unknown)!r}: no such row; there are {', '.join(row.name for row in all_variants())}")
     checkpoint = load_checkpoint(options.checkpoint)
     stages = Stages(cache_folder() / "compile", lambda _event: None)
     part = export.part(checkpoint, Component.UNET)

@@ -153,6 +153,48 @@ async def test_a_request_that_waits_can_be_taken_back_in_asyncio(script: Script)
                 pass
 
 
+def test_a_client_that_is_closed_ends_the_wait_of_its_streams(script: Script) -> None:
+    script.attempts = [(full("60000"),)] * 2
+    client = Client(script.target, retries=1)
+    stream = client.stream("a cat")
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(MezzotintClientError, match="the request was cancelled"):
+        list(stream)
+    for call in (client.models, lambda: list(client.stream("a cat"))):
+        with pytest.raises(MezzotintClientError, match="the client was closed; make another one"):
+            call()
+
+
+async def test_a_client_that_is_closed_ends_the_wait_of_its_streams_in_asyncio(script: Script) -> None:
+    script.attempts = [(full("60000"),)] * 2
+    client = AsyncClient(script.target, retries=1)
+    stream = client.stream("a cat")
+    closing = asyncio.create_task(close_soon(client))
+    with pytest.raises(MezzotintClientError, match="the request was cancelled"):
+        async for _ in stream:
+            pass
+    await closing
+    for call in (client.models(), client.generate("a cat")):
+        with pytest.raises(MezzotintClientError, match="the client was closed; make another one"):
+            await call
+
+
+async def close_soon(client: AsyncClient) -> None:
+    await asyncio.sleep(0.3)
+    await client.close()
+
+
+async def test_a_call_that_waits_hears_that_its_client_was_closed() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        client = AsyncClient(f"127.0.0.1:{silent.getsockname()[1]}")
+        closing = asyncio.create_task(close_soon(client))
+        with pytest.raises(MezzotintClientError, match="the client was closed"):
+            await client.models()
+        await closing
+
+
 async def test_a_request_that_need_not_wait_can_be_taken_back_too(script: Script) -> None:
     script.attempts = [(full("0"),)] * 2
     async with AsyncClient(script.target, retries=1) as client:
