@@ -8,7 +8,7 @@ from PIL import Image
 
 from mezzotint.cli import cli
 from mezzotint.cli.errors import CannotWrite, run
-from mezzotint.cli.generate import write_file
+from mezzotint.cli.files import write_file
 from mezzotint.engines.picture import parse_parameters, read_parameters
 from tests.cli.conftest import started
 

@@ -1,16 +1,16 @@
 """The options of ``serve`` for its front door, and those of clients for how to connect to one."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mezzotint.cli.option_group import option_group
 
 if TYPE_CHECKING:
     from mezzotint.proto.connection import Security
     from mezzotint.server.access import AccessConfig
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -115,19 +115,12 @@ _TOKEN = click.option(
 )
 
 
-def server_options(function: Function) -> Function:
-    """Add the options of the front door; ``access_config`` takes their values."""
-    return _with(_SERVER_OPTIONS, function)
-
-
-def client_options(function: Function) -> Function:
-    """Add the options of a connection; ``security`` takes their values."""
-    return _with((*_TLS_OPTIONS, _TOKEN), function)
-
-
-def tls_options(function: Function) -> Function:
-    """Add the options of a connection without a token."""
-    return _with(_TLS_OPTIONS, function)
+server_options = option_group(*_SERVER_OPTIONS)
+"""Adds the options of the front door; ``access_config`` takes their values."""
+tls_options = option_group(*_TLS_OPTIONS)
+"""Adds the options of a connection without a token."""
+client_options = option_group(*_TLS_OPTIONS, _TOKEN)
+"""Adds the options of a connection; ``security`` takes their values."""
 
 
 def access_config(
@@ -168,9 +161,3 @@ def security(options: dict[str, Any]) -> "Security":
         "tls_key": options.pop("tls_key"),
         "token": options.pop("token", None),
     }
-
-
-def _with(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -5,13 +5,13 @@ Files are NumPy's ``.npy`` or ``.safetensors``, which needs the package of that 
 
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mezzotint.cli.errors import CannotWrite
+from mezzotint.cli.option_group import option_group
 from mezzotint.engines.errors import InvalidRequest, MezzotintError
 
 if TYPE_CHECKING:
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 _NPY, _SAFETENSORS = ".npy", ".safetensors"
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def array_options(function: Function) -> Function:
-    """Add the options that take arrays, and the one that asks for latents back."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def read_array(path: Path, name: str, dtype: str = "float32") -> Any:
@@ -116,7 +107,7 @@ def _safetensors() -> Any:
     return safetensors.numpy
 
 
-_OPTIONS = (
+array_options = option_group(
     click.option(
         "--latents",
         type=_FILE,
@@ -157,3 +148,4 @@ _OPTIONS = (
         "NAME-0.npy, NAME-1.npy, …",
     ),
 )
+"""Adds the options that take arrays, and the one that asks for latents back."""

@@ -1,6 +1,5 @@
 """``mezzotint compile``: a checkpoint becomes a bundle."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from mezzotint.compile.job import LoraFile
     from mezzotint.engines.manifest import AxisRange
 
-# Bars and advice of the libraries that read checkpoints would tear our own progress apart.
-_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _EPILOG = """\b
 Examples:
   mezzotint compile models/emoji --output build/emoji
@@ -257,10 +254,9 @@ def command(
         raise click.UsageError("--onnx-only and --compute-capability are for --backend tensorrt")
     if backend == "tensorrt" and not onnx_only and not compute_capability:
         raise click.UsageError("--backend tensorrt needs --compute-capability, such as 8.9, or --onnx-only")
-    for variable, value in _QUIET.items():
-        os.environ.setdefault(variable, value)
+    from mezzotint.cli.progress import CompileProgress, quiet_libraries
 
-    from mezzotint.cli.progress import CompileProgress
+    quiet_libraries()
     from mezzotint.compile.job import DEFAULT_PROMPTS, CompileJob, read_prompts
     from mezzotint.compile.pipeline import compile_checkpoint
     from mezzotint.engines.bundle import cache_folder

@@ -1,15 +1,14 @@
 """``mezzotint generate``: asks a server for pictures and writes them to files. Imports the client alone."""
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mezzotint.cli.access_options import client_options, security
-from mezzotint.cli.arrays import array_bytes, array_options
+from mezzotint.cli.arrays import array_options
 from mezzotint.cli.errors import CannotWrite, Refused
+from mezzotint.cli.files import Files, write_file
 from mezzotint.cli.hires_options import hires_options
 from mezzotint.cli.seed_options import seed_options
 from mezzotint.cli.start_options import start_options
@@ -210,35 +209,6 @@ def command(
         raise Refused(error.message, error.code.name) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where pictures go, and their latents if they are wanted."""
-
-    output: Path
-    latents: Path | None
-    num_images: int
-
-    def picture(self, index: int) -> Path:
-        """Return the file of a picture."""
-        return self._numbered(self.output, index)
-
-    def preview(self, index: int) -> Path:
-        """Return the file of its previews."""
-        return self.picture(index).with_suffix(".preview.jpg")
-
-    def write(self, picture: "Picture") -> Path:
-        """Write a picture's file, and that of its latents; returns the first. Raises CannotWrite."""
-        path, latents = self.picture(picture.image_index), picture.latents
-        write_file(path, picture.data)
-        if self.latents is not None and latents is not None:
-            target = self._numbered(self.latents, picture.image_index)
-            write_file(target, array_bytes(target, latents, "latents"))
-        return path
-
-    def _numbered(self, path: Path, index: int) -> Path:
-        return path if self.num_images == 1 else path.with_stem(f"{path.stem}-{index}")
-
-
 def _paint(client: "Client", prompt: str, timeout: float | None, request: "Options", files: Files) -> None:
     """Follow one request: a bar, previews, and each picture's file as soon as it is there."""
     from rich.console import Console
@@ -268,20 +238,6 @@ def _paint(client: "Client", prompt: str, timeout: float | None, request: "Optio
                         write_file(files.preview(event.image_index), event.preview)
                 case results.Picture():
                     click.echo(_said(files.write(event), event))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it. Raises CannotWrite."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            unfinished.write_bytes(data)
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise CannotWrite(path, error) from None
 
 
 def _format(output: Path, asked: str | None) -> str:

@@ -1,5 +1,6 @@
 """What the terminal shows while something runs: moving bars on a terminal, plain lines anywhere else."""
 
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +20,15 @@ from rich.progress import (
 if TYPE_CHECKING:
     from mezzotint.compile.job import StageEvent
 
-_STYLES = {"built": "green", "reused": "cyan", "skipped": "dim", "failed": "red"}
+_STYLES = {"built": "green", "reused": "cyan", "failed": "red"}
+# Bars and advice of the libraries that read checkpoints would tear our own progress apart.
+_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+
+
+def quiet_libraries() -> None:
+    """Keep torch's libraries from writing to the terminal; to be called before they are imported."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
 
 
 class CompileProgress:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from mezzotint.compile.checkpoint import Checkpoint
     from mezzotint.trainer.config import TrainConfig
 
-# Bars and advice of the libraries that read checkpoints would tear our own progress apart.
-_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _EPILOG = """\b
 Examples:
   mezzotint train models/emoji --instance-data models/subject --instance-prompt "a photo of a sks cat" \\
@@ -59,12 +57,11 @@ def command(base: str | None, file: Path | None, then_serve: bool, port: int, **
 
     The run's folder has the model, single files of it, checkpoints, logs, pictures and its whole configuration.
     """
-    for variable, value in _QUIET.items():
-        os.environ.setdefault(variable, value)
+    from mezzotint.cli.progress import PaintProgress, quiet_libraries
 
+    quiet_libraries()
     from mezzotint.cli.base import base_of
     from mezzotint.cli.painter import class_painter
-    from mezzotint.cli.progress import PaintProgress
     from mezzotint.compile.checkpoint import load_checkpoint
     from mezzotint.trainer.config_file import read_values
     from mezzotint.trainer.run import train
