@@ -136,23 +136,27 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_documented_option_exists() -> None:
-    from benchmarks.load import real
-    from benchmarks.peers import __main__ as peers
     from mezzotint.cli import cli
 
     context = cli.make_context("mezzotint", [], resilient_parsing=True)
     # pip's, docker's, Triton's
     others = ["--extra-index-url", "--rm", "--shm-size", "--disable-auto-complete-config"]
     options = {"--help", *others}
-    for benchmark in (peers, real):
-        options |= set(re.findall(r"--[a-z]+", benchmark.command_line().format_help()))
+    for benchmark in (ROOT / "benchmarks").rglob("*.py"):
+        options |= set(re.findall(r'"(--[a-z][a-z0-9-]+)"', benchmark.read_text(encoding="utf-8")))
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        options |= {option for param in command.get_params(context) for option in param.opts}
+        options |= {option for param in command.get_params(context) for option in (*param.opts, *param.secondary_opts)}
     for page in PAGES:
-        documented = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+        documented = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8")))
         assert documented <= options, page.name
+
+
+def test_the_page_of_options_is_what_help_says() -> None:
+    from tests.reference import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make reference`"
 
 
 @pytest.mark.parametrize("folder", ["engines", "server", "server/kserve", "server/triton", "trainer"])
