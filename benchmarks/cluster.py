@@ -36,7 +36,16 @@ def environment_python() -> Path:
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != source:
         shutil.rmtree(FOLDER, ignore_errors=True)
         venv.create(FOLDER, with_pip=True)
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--constraint", constraints]
+        pip: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--constraint",
+            constraints,
+        ]
         done = subprocess.run([*pip, "--editable", f"{ROOT}[ray]"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the environment with Ray could not be made:\n{done.stderr}")
@@ -66,7 +75,7 @@ class Cluster:
 
     def deploy(self, bundle: Path, *options: str) -> None:
         """Deploy another version beside what runs, as a user does."""
-        command = [*COMMAND, "--bundle", bundle, "--address", "auto", *options]
+        command: list[str | Path] = [*COMMAND, "--bundle", bundle, "--address", "auto", *options]
         done = subprocess.run(
             [environment_python(), *command], env=self.environment, capture_output=True, text=True, check=False
         )
@@ -102,7 +111,16 @@ def cluster(bundle: Path, *options: str) -> Iterator[Cluster]:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         os.mkdir(environment["HOME"])
-        command = [python, *COMMAND, "--bundle", bundle, "--port", str(port), "--http-port", str(free_port())]
+        command: list[str | Path] = [
+            python,
+            *COMMAND,
+            "--bundle",
+            bundle,
+            "--port",
+            str(port),
+            "--http-port",
+            str(free_port()),
+        ]
         process = subprocess.Popen(
             [*command, *options],
             env=environment,

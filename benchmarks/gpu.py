@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from benchmarks.harness import interleaved, publish
 from benchmarks.start import served
 from mezzotint import Client
 from mezzotint.engines import device
+from mezzotint.engines.backend import Engine, OffHost
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.manifest import read_manifest
@@ -36,14 +38,16 @@ AT_ONCE = (1, 4, 8)
 def unet_calls(model: Model, unet: torch.nn.Module, rounds: int) -> list[dict[str, Any]]:
     """Return a line a row count: milliseconds of the engine's call and of diffusers', taken in turns."""
     engine, lines = model.engines[Component.UNET, FULL], []
+    if not isinstance(engine, OffHost):
+        raise SystemExit(f"{model.name}: its UNet runs on {engine.device}; compile it with --device cuda")
     weight = next(unet.parameters())
     for rows in (count for count in ROWS if count <= engine.spec.axes["rows"].max):
         given = {name: device.place(array, engine.like) for name, array in distinct_rows(engine.spec, rows).items()}
         told = {name: torch.from_numpy(device.to_host(array)).to(weight.device) for name, array in given.items()}
         times = interleaved(
             {
-                "ours": lambda given=given: [device.wait(output) for output in engine.run(given).values()],
-                "diffusers": lambda told=told: _called(unet, told, weight.dtype),
+                "ours": partial(_run, engine, given),
+                "diffusers": partial(_called, unet, told, weight.dtype),
             },
             rounds=rounds,
             warmup=5,
@@ -59,6 +63,11 @@ def unet_calls(model: Model, unet: torch.nn.Module, rounds: int) -> list[dict[st
             }
         )
     return lines
+
+
+def _run(engine: Engine, given: Mapping[str, device.Array]) -> None:
+    for output in engine.run(given).values():
+        device.wait(output)
 
 
 def _called(unet: torch.nn.Module, told: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:

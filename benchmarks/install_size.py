@@ -28,7 +28,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         python = folder / "bin" / "python"
         before = folder_bytes(folder)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "-c", ROOT / "constraints.txt", f"{ROOT}[serve]"], check=True)
         listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
         site = next((folder / "lib").glob("python*")) / "site-packages"

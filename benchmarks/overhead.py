@@ -21,7 +21,7 @@ from benchmarks.start import served
 from mezzotint import Client
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.model import Model
+from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 from mezzotint.server.config import CoreConfig
@@ -55,7 +55,9 @@ def timed_model(bundle: Path, calls: list[tuple[float, float]]) -> Model:
     """Open a bundle whose engines note when they run."""
     model = open_bundle(bundle, LoadOptions(devices={}, cache=False))  # whatever rows this host was tuned to
     model.warm_up_rest()
-    engines = {component: TimedEngine(engine, calls) for component, engine in model.engines.items()}
+    engines: dict[EngineKey, Any] = {
+        component: TimedEngine(engine, calls) for component, engine in model.engines.items()
+    }
     return Model(model.manifest, model.digest, model.prompts, engines, model.max_rows)
 
 

@@ -79,7 +79,7 @@ def consistency_model(x: Array, sigma: float, sigma_to: float) -> Array:
     That is what models of LCM (``sigma_to`` 0) and of TCD (any level) are distilled to predict.
     """
     there = MEAN + (x - MEAN) * np.sqrt((STD**2 + sigma_to**2) / (STD**2 + sigma**2))
-    return (x - there) / (sigma - sigma_to)
+    return np.asarray((x - there) / (sigma - sigma_to))
 
 
 @dataclass(frozen=True, slots=True)

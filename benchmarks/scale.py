@@ -49,7 +49,8 @@ async def alone(client: AsyncClient, kind: Kind) -> float:
 
 async def under_load(client: AsyncClient, rate: float, seconds: float) -> list[float]:
     """Return the seconds of pictures that come at random, so many a second for so long."""
-    draw, waiting, begun = random.Random(1), [], time.perf_counter()
+    draw, begun = random.Random(1), time.perf_counter()
+    waiting: list[asyncio.Task[float]] = []
     arrival = draw.expovariate(rate)
     while arrival < seconds:
         await asyncio.sleep(max(0.0, begun + arrival - time.perf_counter()))

@@ -132,10 +132,10 @@ class Traffic:
         }
 
     async def _picture(self, client: AsyncClient) -> None:
-        await client.generate(PROMPT, **self._options())  # type: ignore[arg-type]
+        await client.generate(PROMPT, **self._options())
 
     async def _previews(self, client: AsyncClient) -> None:
-        await client.generate(PROMPT, preview_every=1, **self._options())  # type: ignore[arg-type]
+        await client.generate(PROMPT, preview_every=1, **self._options())
 
     async def _take_back(self, client: AsyncClient) -> None:
         stream = client.stream(PROMPT, steps=900)
@@ -157,12 +157,12 @@ class Traffic:
     async def _refused(self, client: AsyncClient) -> str:
         return await _expect(("INVALID_ARGUMENT",), client.generate(PROMPT, steps=self._draw.choice((-1, 0, 10**6))))
 
-    async def _broken(self, _: AsyncClient) -> None:
+    async def _broken(self, _client: AsyncClient) -> None:
         async with AsyncClient(self._target) as other:
             async for _ in other.stream(PROMPT, steps=900):
                 return  # with the connection
 
-    async def _killed(self, _: AsyncClient) -> None:
+    async def _killed(self, _client: AsyncClient) -> None:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", _LISTEN, self._target, stdout=pipe)
         assert process.stdout is not None

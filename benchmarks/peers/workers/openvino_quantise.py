@@ -103,8 +103,8 @@ def main() -> None:
             if part.parent.name not in components:
                 shutil.copytree(part.parent, target / part.parent.name, dirs_exist_ok=True)
     # openvino.genai reads the scheduler's file and the converted tokenizer
-    for part in ("tokenizer", "scheduler"):
-        shutil.copytree(source / part, target / part, dirs_exist_ok=True)
+    for name in ("tokenizer", "scheduler"):
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
