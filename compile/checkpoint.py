@@ -145,14 +145,14 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
     if path.is_file():
         parts = load_single_file(path, config)
     elif config is not None:
-        raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it away")
+        raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it out")
     else:
         folder = path if path.is_dir() else fetch(str(source), with_safety_checker)
         parts = load_folder(folder)
     if with_safety_checker and parts.safety_folder is None:
         raise CheckpointError(
             f"{source}: has no safety checker to compile; give a diffusers folder that has one, or leave "
-            "`--with-safety-checker` away"
+            "out `--with-safety-checker`"
         )
     _check_fit(str(source), parts)
     schedule = schedule_settings(parts.scheduler)
