@@ -11,7 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report, safety, samples, tile_decoder, tiny_decoder
+from mezzotint.compile import (
+    choose,
+    export,
+    reference,
+    report,
+    safety,
+    samples,
+    tile_decoder,
+    tiny_decoder,
+    torch_modules,
+)
 from mezzotint.compile.bundle import Contents, assemble, paint
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.decoder import decoder_engines
@@ -127,7 +137,7 @@ class _Compilation:
             "prompts": self.job.prompts,
             "size": [height, width],
             "feature": cached,
-            "code": code_digest(reference, export),
+            "code": code_digest(reference, export, torch_modules),
             "versions": exporter_versions(),
         }
 
@@ -193,7 +203,7 @@ class _Compilation:
 
         inputs = {
             "reference": self.stages.results["reference"].folder.name,
-            "code": code_digest(tile_decoder, export),
+            "code": code_digest(tile_decoder, export, torch_modules),
             "versions": exporter_versions(),
         }
         folder = self.stages.run(f"reference {tile_decoder.NAME}", inputs, work).folder
