@@ -22,10 +22,8 @@ from mezzotint.compile.hub import fetch
 from mezzotint.compile.single_file import load_single_file
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MergedEntry
+from mezzotint.engines.model_index import BASE_DIGEST
 from mezzotint.engines.sampling import sampler_of_class
-
-BASE_DIGEST = "_base_digest"
-"""The key of ``model_index.json`` under which our trainer names the digest of the base; diffusers skips it."""
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")

@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mezzotint.compile.checkpoint import BASE_DIGEST, Checkpoint, load_checkpoint
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.lora import merge_loras
 from mezzotint.compile.pipeline import calibration_base
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MANIFEST, MergedEntry
+from mezzotint.engines.model_index import BASE_DIGEST
 from tests.compile.jobs import job
 from tests.conftest import EMOJI
 from tests.fake_manifest import fake_manifest
