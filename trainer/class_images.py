@@ -35,7 +35,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Hears how many pictures are there, and how many there will be."""
 
 
-def class_folder(digest: str, prompt: str, settings: Mapping[str, int | float]) -> Path:
+def class_folder(digest: str, prompt: str, settings: Mapping[str, object]) -> Path:
     """Return the folder of a model's class pictures of a prompt, painted so, in the user's cache."""
     key = hashlib.sha256(json.dumps([digest, prompt, dict(settings)], sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "class-images" / key
@@ -61,7 +61,7 @@ def fill_class_images(
     painter: Painter,
     digest: str,
     *,
-    settings: Mapping[str, str | int | float] | None = None,
+    settings: Mapping[str, object] | None = None,
     batch_size: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> int:
