@@ -1,9 +1,8 @@
 """An engine's ONNX into a backend's engine files."""
 
-import os
-import shutil
 from pathlib import Path
 
+from mezzotint.compile.folders import link
 from mezzotint.engines.errors import CompileError
 
 
@@ -34,8 +33,5 @@ def _onnxruntime(onnx: Path, target: Path) -> list[str]:
     """ONNX Runtime loads ONNX itself: hard links where the file system has them, since weights are large."""
     names = [path.name for path in sorted(onnx.parent.glob(f"{onnx.name}*"))]
     for name in names:
-        try:
-            os.link(onnx.parent / name, target / name)
-        except OSError:
-            shutil.copyfile(onnx.parent / name, target / name)
+        link(onnx.parent / name, target / name)
     return names

@@ -22,10 +22,8 @@ from mezzotint.compile.hub import fetch
 from mezzotint.compile.single_file import load_single_file
 from mezzotint.engines.errors import CheckpointError
 from mezzotint.engines.manifest import MergedEntry
+from mezzotint.engines.model_index import BASE_DIGEST
 from mezzotint.engines.sampling import sampler_of_class
-
-BASE_DIGEST = "_base_digest"
-"""The key of ``model_index.json`` under which our trainer names the digest of the base; diffusers skips it."""
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
@@ -145,14 +143,14 @@ def load_checkpoint(source: str | Path, *, config: Path | None = None, with_safe
     if path.is_file():
         parts = load_single_file(path, config)
     elif config is not None:
-        raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it away")
+        raise CheckpointError(f"{source}: not a file, and config ({config}) is only for single files; leave it out")
     else:
         folder = path if path.is_dir() else fetch(str(source), with_safety_checker)
         parts = load_folder(folder)
     if with_safety_checker and parts.safety_folder is None:
         raise CheckpointError(
             f"{source}: has no safety checker to compile; give a diffusers folder that has one, or leave "
-            "`--with-safety-checker` away"
+            "out `--with-safety-checker`"
         )
     _check_fit(str(source), parts)
     schedule = schedule_settings(parts.scheduler)

@@ -56,9 +56,9 @@ def _for(component: Component, asked: Precision) -> Precision:
     return asked if component in _ONLY_FOR.get(asked, tuple(Component)) else Precision.INT8_WEIGHTS
 
 
-def is_calibrated(job: CompileJob) -> bool:
-    """Return whether an engine is to be built that needs to know the ranges of activations."""
-    return any(value.is_calibrated for component in CALIBRATED for value in precisions(job, component))
+def is_calibrated(job: CompileJob, component: Component) -> bool:
+    """Return whether an engine of a component is to be built that needs to know the ranges of its activations."""
+    return any(value.is_calibrated for value in precisions(job, component))
 
 
 def fastest(engines: Mapping[Precision, Engine]) -> dict[str, Any]:
@@ -74,5 +74,5 @@ def fastest(engines: Mapping[Precision, Engine]) -> dict[str, Any]:
         "host": host(),
         "rows": ROWS[0],
         "ms": {name: round(ms, 3) for name, (ms, _) in timed.items()},
-        "ratio_to_fp32": {name: round(ratio, 3) for name, (_, ratio) in timed.items()},
+        "ratio_to_finest": {name: round(ratio, 3) for name, (_, ratio) in timed.items()},
     }

@@ -14,13 +14,14 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-import transformers
 from onnxscript import optimizer
 
+from mezzotint.compile import torch_modules
 from mezzotint.compile.architecture import layout, stated, weights_digest
 from mezzotint.compile.checkpoint import Checkpoint, text_settings
 from mezzotint.compile.graph import named_weights, nodes
 from mezzotint.compile.stages import Stages, code_digest, exporter_versions
+from mezzotint.compile.torch_modules import Decoder, Denoiser, Encoder, FillingDenoiser, TextStates
 from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.component import Component
 from mezzotint.engines.errors import CompileError
@@ -36,90 +37,12 @@ _EXTERNAL_BYTES = 1 << 30  # protobuf ends at 2 GiB; weights of large models lie
 _ROWS, _HEIGHT, _WIDTH = 2, 3, 5
 
 
-class TextStates(torch.nn.Module):
-    """CLIP's text encoder from token embeddings on, as transformers computes it from ids.
-
-    Takes float32 [rows, tokens, width] and gives float32 [rows, 1 + num_skips, tokens, width]: the states of the last
-    layer, and of those before it which clip skip asks for, each after the final layer norm, as diffusers uses them.
-    """
-
-    def __init__(self, encoder: transformers.CLIPTextModel, num_skips: int) -> None:
-        super().__init__()
-        inner = getattr(encoder, "text_model", encoder)  # transformers 5 has one module less
-        self.positions = inner.embeddings.position_embedding
-        self.layers = inner.encoder.layers
-        self.norm = inner.final_layer_norm
-        self.num_skips = num_skips
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Run the encoder with CLIP's causal mask."""
-        tokens = embeddings.shape[1]
-        states = embeddings + self.positions.weight[:tokens]
-        mask = torch.full((tokens, tokens), torch.finfo(torch.float32).min).triu(1)[None, None]
-        kept = [states]
-        for layer in self.layers:
-            out = layer(states, attention_mask=mask)
-            states = out[0] if isinstance(out, tuple) else out
-            kept.append(states)
-        return torch.stack([self.norm(s) for s in reversed(kept[-1 - self.num_skips :])], dim=1)
+def tensor_spec(name: str, role: str, *axes: int | str) -> TensorSpec:
+    """Return what the manifest says of a float32 input or output."""
+    return TensorSpec(name=name, role=role, dtype="float32", axes=axes)
 
 
-class Denoiser(torch.nn.Module):
-    """The UNet with a float32 timestep for each row, and with guidance where the model was distilled with it."""
-
-    def __init__(self, unet: torch.nn.Module) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, guidance: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return the model output, float32 [rows, C, height, width]."""
-        found = self.unet(sample, timestep, text, timestep_cond=guidance, return_dict=False)
-        return found[0]  # type: ignore[no-any-return]
-
-
-class FillingDenoiser(Denoiser):
-    """The UNet of a model that was trained to inpaint: its own input channels as three inputs."""
-
-    def forward(  # type: ignore[override]
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        text: torch.Tensor,
-        mask: torch.Tensor,
-        masked_latents: torch.Tensor,
-        guidance: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the model output, float32 [rows, C, height, width]; ``mask`` is 1 where the picture is drawn anew."""
-        return super().forward(torch.cat([sample, mask, masked_latents], dim=1), timestep, text, guidance)
-
-
-class Decoder(torch.nn.Module):
-    """The VAE's way from latents (divided by the scaling factor) to pixels in −1…1."""
-
-    def __init__(self, vae: torch.nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return float32 [rows, 3, H, W]."""
-        return self.vae.decode(latents, return_dict=False)[0]  # type: ignore[operator,no-any-return]
-
-
-class Encoder(torch.nn.Module):
-    """The VAE's way from pixels in −1…1 to the mean and log variance of latents."""
-
-    def __init__(self, vae: torch.nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return float32 [rows, 2C, height, width]."""
-        moments: torch.Tensor = self.vae.encoder(pixels)  # type: ignore[operator]
-        if self.vae.quant_conv is not None:
-            moments = self.vae.quant_conv(moments)  # type: ignore[operator]
-        return moments
+_PIXELS = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,55 +71,65 @@ def latent_multiple(checkpoint: Checkpoint) -> int:
 
 def part(checkpoint: Checkpoint, component: Component) -> Part:
     """Return one component of a checkpoint, ready to be exported or to be compared with."""
-    factor, multiple = latent_factor(checkpoint), latent_multiple(checkpoint)
-    channels = int(checkpoint.vae.config.latent_channels)
-    height, width = _HEIGHT * multiple, _WIDTH * multiple
-    latent = (_ROWS, channels, height, width)
-    text_width = int(checkpoint.text_encoder.config.hidden_size)
-    text = (_ROWS, checkpoint.max_tokens, text_width)
-    match component:
-        case Component.TEXT_ENCODER:
-            skips = min(2, int(checkpoint.text_encoder.config.num_hidden_layers) - 1)
-            module: torch.nn.Module = TextStates(checkpoint.text_encoder, skips)
-            states = tensor_spec("states", "text", "rows", 1 + skips, checkpoint.max_tokens, text_width)
-            return Part(
-                module,
-                (torch.randn(text),),
-                (tensor_spec("embeddings", "embeddings", "rows", checkpoint.max_tokens, text_width),),
-                (states,),
-                text_settings(checkpoint.text_encoder),
-            )
-        case Component.UNET:
-            sample = tensor_spec("sample", "latents", "rows", channels, "height", "width")
-            inputs: tuple[TensorSpec, ...] = (
-                sample,
-                tensor_spec("timestep", "timestep", "rows"),
-                tensor_spec("text", "text", "rows", "tokens", text_width),
-            )
-            example: tuple[torch.Tensor, ...]
-            example = (torch.randn(latent), torch.tensor([1.0, 2.0]), torch.randn(text))
-            output = sample.model_copy(update={"name": "output", "role": "output"})
-            if checkpoint.fills_in:
-                mask = tensor_spec(MASK, MASK, "rows", 1, "height", "width")
-                inputs += (mask, sample.model_copy(update={"name": MASKED, "role": MASKED}))
-                example += (torch.rand(_ROWS, 1, height, width), torch.randn(latent))
-            if guidance_width := checkpoint.unet.config.get("time_cond_proj_dim"):
-                inputs += (tensor_spec(GUIDANCE, GUIDANCE, "rows", guidance_width),)
-                example += (torch.randn(_ROWS, guidance_width),)
-            denoiser = (FillingDenoiser if checkpoint.fills_in else Denoiser)(checkpoint.unet)
-            return Part(denoiser, example, inputs, (output,), stated(checkpoint.unet))
-        case Component.VAE_DECODER:
-            pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
-            latents = tensor_spec("latents", "latents", "rows", channels, "height", "width")
-            latents_only = (torch.randn(latent),)
-            return Part(Decoder(checkpoint.vae), latents_only, (latents,), (pixels,), stated(checkpoint.vae))
-        case Component.VAE_ENCODER:
-            pixels = tensor_spec("pixels", "image", "rows", 3, "pixel_height", "pixel_width")
-            moments = tensor_spec("moments", "moments", "rows", 2 * channels, "height", "width")
-            image = (torch.randn(_ROWS, 3, height * factor, width * factor),)
-            return Part(Encoder(checkpoint.vae), image, (pixels,), (moments,), stated(checkpoint.vae))
-        case _:
-            raise ValueError(f"{component} is no part of every checkpoint; a file of its own exports it")
+    makers = {
+        Component.TEXT_ENCODER: _text_encoder,
+        Component.UNET: _unet,
+        Component.VAE_DECODER: _vae_decoder,
+        Component.VAE_ENCODER: _vae_encoder,
+    }
+    if component not in makers:
+        raise ValueError(f"{component} is no part of every checkpoint; a file of its own exports it")
+    return makers[component](checkpoint)
+
+
+def _text_encoder(checkpoint: Checkpoint) -> Part:
+    encoder, tokens = checkpoint.text_encoder, checkpoint.max_tokens
+    width = int(encoder.config.hidden_size)
+    skips = min(2, int(encoder.config.num_hidden_layers) - 1)
+    embeddings = tensor_spec("embeddings", "embeddings", "rows", tokens, width)
+    states = tensor_spec("states", "text", "rows", 1 + skips, tokens, width)
+    example = (torch.randn(_ROWS, tokens, width),)
+    return Part(TextStates(encoder, skips), example, (embeddings,), (states,), text_settings(encoder))
+
+
+def _unet(checkpoint: Checkpoint) -> Part:
+    unet, width = checkpoint.unet, int(checkpoint.text_encoder.config.hidden_size)
+    latents = _latents(checkpoint)
+    sample = tensor_spec("sample", "latents", "rows", latents.shape[1], "height", "width")
+    text = tensor_spec("text", "text", "rows", "tokens", width)
+    inputs: tuple[TensorSpec, ...] = (sample, tensor_spec("timestep", "timestep", "rows"), text)
+    example: tuple[torch.Tensor, ...]
+    example = (latents, torch.tensor([1.0, 2.0]), torch.randn(_ROWS, checkpoint.max_tokens, width))
+    if checkpoint.fills_in:
+        mask = tensor_spec(MASK, MASK, "rows", 1, "height", "width")
+        inputs += (mask, sample.model_copy(update={"name": MASKED, "role": MASKED}))
+        example += (torch.rand(_ROWS, 1, *latents.shape[2:]), torch.randn(latents.shape))
+    if guidance_width := unet.config.get("time_cond_proj_dim"):
+        inputs += (tensor_spec(GUIDANCE, GUIDANCE, "rows", guidance_width),)
+        example += (torch.randn(_ROWS, guidance_width),)
+    output = sample.model_copy(update={"name": "output", "role": "output"})
+    denoiser = (FillingDenoiser if checkpoint.fills_in else Denoiser)(unet)
+    return Part(denoiser, example, inputs, (output,), stated(unet))
+
+
+def _vae_decoder(checkpoint: Checkpoint) -> Part:
+    example = _latents(checkpoint)
+    latents = tensor_spec("latents", "latents", "rows", example.shape[1], "height", "width")
+    return Part(Decoder(checkpoint.vae), (example,), (latents,), (_PIXELS,), stated(checkpoint.vae))
+
+
+def _vae_encoder(checkpoint: Checkpoint) -> Part:
+    _, channels, height, width = _latents(checkpoint).shape
+    factor = latent_factor(checkpoint)
+    moments = tensor_spec("moments", "moments", "rows", 2 * channels, "height", "width")
+    image = torch.randn(_ROWS, 3, height * factor, width * factor)
+    return Part(Encoder(checkpoint.vae), (image,), (_PIXELS,), (moments,), stated(checkpoint.vae))
+
+
+def _latents(checkpoint: Checkpoint) -> torch.Tensor:
+    """Return an example of latents, float32 [rows, C, height, width]."""
+    multiple = latent_multiple(checkpoint)
+    return torch.randn(_ROWS, int(checkpoint.vae.config.latent_channels), _HEIGHT * multiple, _WIDTH * multiple)
 
 
 def exported(stages: Stages, name: str, the_part: Part) -> Path:
@@ -205,7 +138,7 @@ def exported(stages: Stages, name: str, the_part: Part) -> Path:
     A graph is reused for other weights only where settings, code, versions and the names and shapes of all weights are
     the same; what differs in any is exported anew.
     """
-    code = code_digest(sys.modules[__name__], named_weights, nodes)
+    code = code_digest(sys.modules[__name__], torch_modules, named_weights, nodes)
     inputs = {
         "settings": the_part.settings,
         "layout": layout(the_part.module),
@@ -274,11 +207,6 @@ def fill(graph: Path, weights: Mapping[str, torch.Tensor], target: Path) -> None
     nodes.drop_unused_weights(model)
     num_bytes = sum(value.nbytes for value in weights.values())
     ir.save(model, target, external_data=f"{target.name}.data" if num_bytes > _EXTERNAL_BYTES else None)
-
-
-def tensor_spec(name: str, role: str, *axes: int | str) -> TensorSpec:
-    """Return what the manifest says of a float32 input or output."""
-    return TensorSpec(name=name, role=role, dtype="float32", axes=axes)
 
 
 def _quietly(call: Callable[[], Any]) -> Any:

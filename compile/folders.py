@@ -1,4 +1,4 @@
-"""The folder that a bundle is written into: checked first, and filled with links."""
+"""The folder that a bundle is written into, checked first; and links, which fill it and those of stages."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def check_output(output: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file to its place in a bundle, or copy it where the file system has no links."""
+    """Link a file to a second place, or copy it where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -12,8 +12,10 @@ from mezzotint.compile.ranges import Calibration
 from mezzotint.compile.reference import Arrays
 from mezzotint.compile.stages import StageResult, Stages, code_digest
 from mezzotint.compile.targets import Target, with_channels_last_norms
+from mezzotint.engines import timing
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.component import Component, Precision
+from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import CompileError, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, Measured
 from mezzotint.engines.prepared import row_counts
@@ -28,6 +30,7 @@ class Candidate:
         structure: stands for its graph without the values of weights: engines that share it are as fast.
         figures: the SNR in dB of each recorded call by output; none before verification.
         measured: what counts of them, beside the floors.
+        calibrated_on: whose ranges its activations are rounded over, ``base`` or ``own``; empty where none are.
     """
 
     folder: Path
@@ -35,6 +38,7 @@ class Candidate:
     structure: str
     figures: Mapping[str, Sequence[float]]
     measured: tuple[Measured, ...]
+    calibrated_on: str = ""
 
 
 class Maker:
@@ -122,7 +126,8 @@ class Maker:
             axes=target.axes,
             row_classes=((1,),),
         )
-        return Candidate(result.folder, entry, derived.detail["structure"], {}, ())
+        whose = self._calibration.taken[target.name] if self._calibration and value.is_calibrated else ""
+        return Candidate(result.folder, entry, derived.detail["structure"], {}, (), whose)
 
     def call_ms(self, candidate: Candidate) -> float:
         """Return the milliseconds of a call of one row."""
@@ -248,4 +253,10 @@ class Maker:
 
     def _here(self, code: Any) -> dict[str, Any]:
         """Return the inputs that all stages have which run engines."""
-        return {"device": self._job.device, "host": measure.host(), "code": code_digest(code)}
+        return {
+            "device": self._job.device,
+            "device_name": measure.device_name(self._job.runs_on, self._job.device),
+            "host": measure.host(),
+            "cpus": available_cpus(),
+            "code": code_digest(code, timing) + measure.backend_digest(self._job.runs_on),
+        }

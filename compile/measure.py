@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mezzotint.compile.verify import load_one
+from mezzotint.engines import backends
 from mezzotint.engines.backend import Engine
+from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.device import to_host
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import doublings
@@ -30,6 +32,28 @@ def host() -> str:
     except (OSError, StopIteration):
         pass
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def device_name(backend: str, device: str) -> str:
+    """Return what a device calls itself; "" for a CPU, whose name ``host`` has, and for one that does not say."""
+    if "cpu" in (device or "CPU").lower():
+        return ""
+    try:
+        if backend == "openvino":
+            import openvino as ov
+
+            return str(ov.Core().get_property(device, "FULL_DEVICE_NAME"))
+        import torch
+
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    except RuntimeError:  # there is none of that name, as the backend says when it loads an engine
+        return ""
+
+
+def backend_digest(name: str) -> str:
+    """Return what changes when our code does that runs engines on a backend."""
+    files = sorted(Path(backends.__file__).parent.glob(f"{name}*.py"))
+    return "".join(file_digest(file)[:16] for file in files)
 
 
 def rows_and_times(folder: Path, entry: EngineEntry, device: str) -> tuple[list[list[int]], dict[int, float]]:

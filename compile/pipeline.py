@@ -11,7 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mezzotint.compile import choose, export, reference, report, safety, samples, tile_decoder, tiny_decoder
+from mezzotint.compile import (
+    choose,
+    export,
+    reference,
+    report,
+    safety,
+    samples,
+    tile_decoder,
+    tiny_decoder,
+    torch_modules,
+)
 from mezzotint.compile.bundle import Contents, assemble, paint
 from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.decoder import decoder_engines
@@ -30,7 +40,7 @@ from mezzotint.engines.component import Component, Precision
 from mezzotint.engines.errors import CompileError, VerifyError
 from mezzotint.engines.folders import whole_folder
 from mezzotint.engines.manifest import AxisRange, read_manifest
-from mezzotint.engines.variants import FULL, TILE, TINY
+from mezzotint.engines.variants import FULL, TILE, TINY, stem
 
 
 def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
@@ -55,6 +65,14 @@ def compile_checkpoint(job: CompileJob, tell: Report) -> Path:
         raise CompileError(f"{place}: {error.strerror or error}; no bundle was written") from error
 
 
+def calibration_base(job: CompileJob, checkpoint: Checkpoint) -> str | None:
+    """Return the digest of the model whose ranges may do: the one that is named, or what the checkpoint says of it.
+
+    A checkpoint that LoRAs were merged into says what those were merged into; its manifest does too, whatever is named.
+    """
+    return read_manifest(job.base).source.digest if job.base else checkpoint.base_digest
+
+
 class _Compilation:
     """One run: the checkpoint's parts on their way through the stages."""
 
@@ -73,15 +91,15 @@ class _Compilation:
         checker = checkpoint.safety_folder and safety.load_checker(checkpoint.safety_folder)
         recorded, name = self._record(checkpoint, ranges, cached)
         targets = self._targets(checkpoint, ranges, cached)
+        extras: list[tuple[Target, reference.Arrays, str]] = []
         if tiny:
-            target, arrays, tiny_name = self._tiny(tiny, checkpoint, targets, recorded)
-            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tiny_name}"
+            extras.append(self._tiny(tiny, checkpoint, targets, recorded))
         if self.job.tile_decoder:
-            target, arrays, tile_name = self._tile(checkpoint, targets, recorded)
-            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {tile_name}"
+            extras.append(self._tile(checkpoint, targets, recorded))
         if checker:
-            target, arrays, checker_name = self._checker(checker, recorded)
-            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {checker_name}"
+            extras.append(self._checker(checker, recorded))
+        for target, arrays, stands_for in extras:
+            targets, recorded, name = [*targets, target], recorded | arrays, f"{name} {stands_for}"
         latents = latent_entry(checkpoint, ranges, reference.preview_fit(recorded))
         contents = Contents.of(checkpoint, latents, checker.entry if checker else None)
         calibration = self._calibration(checkpoint, ranges, targets)
@@ -90,7 +108,7 @@ class _Compilation:
         gc.collect()  # torch's weights are not needed any more; engines take their place
         maker = Maker(self.job, self.stages, self.version, recorded, name, calibration)
         engines = self._engines(targets, maker, modules)
-        return self._bundle(contents, engines, recorded, calibration.taken if calibration else {})
+        return self._bundle(contents, engines, recorded)
 
     def _load(self) -> Checkpoint:
         self.tell(StageEvent("load", Status.STARTED))
@@ -119,7 +137,7 @@ class _Compilation:
             "prompts": self.job.prompts,
             "size": [height, width],
             "feature": cached,
-            "code": code_digest(reference),
+            "code": code_digest(reference, export, torch_modules),
             "versions": exporter_versions(),
         }
 
@@ -137,14 +155,15 @@ class _Compilation:
         self, checkpoint: Checkpoint, ranges: Mapping[str, AxisRange], targets: list[Target]
     ) -> Calibration | None:
         """Record what int8 is calibrated on, if anything is and the ranges of the base are not known."""
-        if not choose.is_calibrated(self.job):
+        calibrated = [target for target in targets if choose.is_calibrated(self.job, target.component)]
+        if not calibrated:
             return None
         size = ranges["height"].opt, ranges["width"].opt
         own = samples.place(self.stages, self.job, checkpoint.digest, *size)
-        known = None if self.job.recalibrate else checkpoint.base_digest
+        known = None if self.job.recalibrate else calibration_base(self.job, checkpoint)
         base = known and samples.place(self.stages, self.job, known, *size)
         calibration = Calibration(self.stages, lambda: self._sampled(self._load(), size), own, base)
-        if not all(calibration.has_base(target) for target in targets if target.component in choose.CALIBRATED):
+        if not all(calibration.has_base(target) for target in calibrated):
             calibration.give(self._sampled(checkpoint, size))  # now, while the weights are in memory
         return calibration
 
@@ -184,7 +203,7 @@ class _Compilation:
 
         inputs = {
             "reference": self.stages.results["reference"].folder.name,
-            "code": code_digest(tile_decoder),
+            "code": code_digest(tile_decoder, export, torch_modules),
             "versions": exporter_versions(),
         }
         folder = self.stages.run(f"reference {tile_decoder.NAME}", inputs, work).folder
@@ -240,9 +259,7 @@ class _Compilation:
             self.tell(StageEvent(f"verify {target.name} {value}", Status.NOTE, note))
             return maker.at(Precision.FP32, target)[0]
 
-    def _bundle(
-        self, contents: Contents, made: list[Candidate], recorded: reference.Arrays, calibrated: Mapping[str, str]
-    ) -> Path:
+    def _bundle(self, contents: Contents, made: list[Candidate], recorded: reference.Arrays) -> Path:
         """Assemble the bundle beside its place, paint with it, report, and move it there."""
         self.tell(StageEvent("bundle", Status.STARTED))
         started = time.perf_counter()
@@ -256,6 +273,7 @@ class _Compilation:
                 (c.entry.component, c.entry.variant, output): calls for c in made for output, calls in c.figures.items()
             }
             stages, prompts = self.stages.results, job.prompts
+            calibrated = {stem(c.entry.component, c.entry.variant): c.calibrated_on for c in made if c.calibrated_on}
             found = report.as_json(manifest, stages, figures, self.speed, prompts, calibrated, truth, painted)
             sizes = [sum((folder / f).stat().st_size for f in entry.files) for entry in manifest.engines]
             report.write(folder, found, report.as_markdown(manifest, found, sizes), report.grid(truth, painted))

@@ -3,6 +3,7 @@
 A base's are found in the cache by its digest, without its weights; a checkpoint's own take torch's pictures.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class Calibration:
         inputs = {
             "graph": self._graphs[target.onnx],
             "samples": self._names[whose],
-            "code": code_digest(calibrate, quantise),
+            "code": code_digest(calibrate, quantise, sys.modules[__name__]),
         }
         return inputs | ({"source": target.source} if target.variant == TINY else {})
 

@@ -19,6 +19,7 @@ from mezzotint.compile.export import part
 from mezzotint.engines import guidance
 from mezzotint.engines.canvas import MASK, MASKED
 from mezzotint.engines.component import Component
+from mezzotint.engines.errors import CompileError
 
 NUM_STEPS = 10
 GUIDANCE = 5.0
@@ -40,7 +41,7 @@ def record(
 
     Returns arrays named ``component/tensor``: the UNet's [NUM_STEPS, rows, …], the others' [rows, …]; and ``images``,
     uint8 [prompts, H, W, 3], and ``latents``, float32 [prompts, C, h, w], the final samples. The UNet's ``feature`` is
-    among them where the path of the module that gives it is.
+    among them where the path of the module that gives it is. Raises CompileError where any is not finite.
     """
     pipeline = checkpoint.pipeline()
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
@@ -65,6 +66,7 @@ def record(
     arrays["latents"] = _numpy(final)
     arrays |= _components(checkpoint, prompts, final)
     pixels = arrays["vae_decoder/pixels"].transpose(0, 2, 3, 1)
+    _check_finite(checkpoint, arrays)
     arrays["images"] = (np.clip(pixels / 2 + 0.5, 0, 1) * 255).round().astype(np.uint8)
     return arrays
 
@@ -174,6 +176,16 @@ def _components(checkpoint: Checkpoint, prompts: tuple[str, ...], final: torch.T
         "vae_encoder/pixels": _numpy(pixels.clamp(-1, 1)),
         "vae_encoder/moments": _numpy(moments),
     }
+
+
+def _check_finite(checkpoint: Checkpoint, arrays: Arrays) -> None:
+    """Refuse what no engine can be compared with. Raises CompileError."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CompileError(
+                f"{checkpoint.source}: torch itself makes NaN or infinity of the prompts ({name}), expected finite "
+                "numbers; its weights are damaged or overflow, take another checkpoint"
+            )
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:

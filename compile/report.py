@@ -65,7 +65,8 @@ def as_json(
 ) -> dict[str, Any]:
     """Return everything that was measured, as JSON.
 
-    ``figures`` are each call's by component, variant and output; ``calibrated`` says whose ranges an engine has.
+    ``figures`` are each call's by component, variant and output; ``calibrated`` says whose ranges each engine of the
+    bundle has that rounds its activations.
     """
     images = {
         prompt: round(psnr_db(truth, image), 2)
@@ -120,8 +121,8 @@ def as_markdown(manifest: Manifest, report: Mapping[str, Any], sizes: Sequence[i
     for component, timing in report["choice"].items():
         lines += ["", f"## Why {component} is {timing['chosen']}", ""]
         lines += [f"Timed in turns on {timing['host']}, {timing['rows']} rows a call:", ""]
-        lines += ["| precision | ms | ratio to fp32 |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {ms} | {timing['ratio_to_fp32'][name]} |" for name, ms in timing["ms"].items()]
+        lines += ["| precision | ms | ratio to the finest |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {ms} | {timing['ratio_to_finest'][name]} |" for name, ms in timing["ms"].items()]
         lines += [f"- {name} was left out: {reason}" for name, reason in timing["left_out"].items()]
     lines += ["", "## Stages", "", f"Seconds: {_listed(report['seconds'])}."]
     whose = [f"{name} {owner}" for name, owner in report["calibrated_on"].items()]

@@ -77,13 +77,14 @@ def record(
     """
     pipeline = checkpoint.pipeline()
     pipeline.set_progress_bar_config(disable=True)
+    own = pipeline.scheduler.config  # a scheduler's own settings are not the next one's
     groups = [prompts[i : i + _PROMPTS_AT_ONCE] for i in range(0, len(prompts), _PROMPTS_AT_ONCE)]
     plans = [_TRAJECTORIES[i % len(_TRAJECTORIES)] for i in range(len(groups))]
     total, done = sum(steps for *_, steps in plans), 0
     calls: list[Arrays] = []
     finals = []
     for i, (group, (scheduler, settings, steps)) in enumerate(zip(groups, plans, strict=True)):
-        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **settings)
+        pipeline.scheduler = scheduler.from_config(own, **settings)
         first_seed = FIRST_SEED + i * _PROMPTS_AT_ONCE
 
         def step(num: int, before: int = done) -> None:

@@ -15,7 +15,10 @@ NAME = stem(Component.VAE_DECODER, TILE)
 
 
 def record_tile(checkpoint: Checkpoint, recorded: Arrays) -> Arrays:
-    """Return what the decoder makes of the recorded latents whose norms are given nothing, and what they measure."""
+    """Return what the decoder makes of the recorded latents, and what its norms measure.
+
+    All is there twice: for norms that are given nothing, and for those that are given what they would measure.
+    """
     module = part(checkpoint, Component.VAE_DECODER).module
     found: list[torch.Tensor] = []
 
@@ -34,6 +37,7 @@ def record_tile(checkpoint: Checkpoint, recorded: Arrays) -> Arrays:
             hook.remove()
     statistics = torch.cat(found, dim=2).numpy()
     own = {name: recorded[f"vae_decoder/{name}"] for name in ("latents", "pixels")}
-    own |= {GIVEN: np.zeros_like(statistics), STATISTICS: statistics}
-    own |= {INNER: np.zeros((len(statistics), 1), np.float32)}
-    return {f"{NAME}/{name}": array for name, array in own.items()}
+    own |= {STATISTICS: statistics, INNER: np.zeros((len(statistics), 1), np.float32)}
+    both = {name: np.concatenate([array, array]) for name, array in own.items()}
+    both |= {GIVEN: np.concatenate([np.zeros_like(statistics), statistics])}
+    return {f"{NAME}/{name}": array for name, array in both.items()}

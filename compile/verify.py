@@ -39,8 +39,8 @@ _ALL_BUT_ZERO = 200.0  # two equal outputs; JSON knows no infinity
 
 
 def snr_db(reference: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
-    """Return the signal-to-noise ratio of ``output`` in dB; not finite outputs are −200."""
-    if not np.isfinite(output).all():
+    """Return the signal-to-noise ratio of ``output`` in dB; −200 where either is not finite."""
+    if not (np.isfinite(output).all() and np.isfinite(reference).all()):
         return -_ALL_BUT_ZERO
     signal = float(np.sum(np.square(reference, dtype=np.float64)))
     noise = float(np.sum(np.square(reference.astype(np.float64) - output)))

@@ -34,7 +34,7 @@ def read_picture(field: str, data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height <= MAX_PICTURE_PIXELS:
-                return _opaque(ImageOps.exif_transpose(picture))
+                return upright_rgb(picture)
     except _BOMBS:
         raise InvalidRequest(f"{field}: has more than {MAX_PICTURE_PIXELS} pixels; send a smaller one") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
@@ -42,6 +42,17 @@ def read_picture(field: str, data: bytes) -> Image.Image:
             f"{field}: its {len(data)} bytes are no whole {', '.join(FORMATS)} file ({reason_of(error)}); send one"
         ) from None
     raise InvalidRequest(f"{field}: is {width}x{height}, more than {MAX_PICTURE_PIXELS} pixels; send a smaller one")
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture as RGB, turned as its EXIF says; what is transparent lies on white, 16 bits of grey become 8."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # 16 bits, which Pillow's own conversion cuts off at 255
+        upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:
+        drawn = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+    return upright.convert("RGB")
 
 
 def resized(picture: Image.Image, size: tuple[int, int], mode: ResizeMode) -> Image.Image:
@@ -69,15 +80,6 @@ def _with_edges_repeated(picture: Image.Image, width: int, height: int) -> Image
     missing = (height - pixels.shape[0], width - pixels.shape[1])
     margins = [(over // 2, over - over // 2) for over in missing] + [(0, 0)] * (pixels.ndim - 2)
     return Image.fromarray(np.pad(pixels, margins, mode="edge"))
-
-
-def _opaque(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # sixteen bits of grey, which Pillow would cut off above 255
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        drawn = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
-    return picture.convert("RGB")
 
 
 def grey(picture: Image.Image) -> npt.NDArray[np.uint8]:

@@ -6,9 +6,11 @@ and the position in the data is the step.
 
 import errno
 import math
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,7 +19,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from mezzotint.engines.errors import TrainError, TrainingStopped
+from mezzotint.engines.errors import MezzotintError, TrainError, TrainingStopped
 from mezzotint.trainer import random_state
 from mezzotint.trainer.checkpoint_folder import LATEST, CheckpointFolder, Saved
 from mezzotint.trainer.steps import StepCallback
@@ -152,8 +154,8 @@ class StateFile(TorchCheckpointIO):
         """Read a checkpoint; nothing in it is run. Raises TrainError."""
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            reason = str(error).splitlines()[0]
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TrainError(f"{path}: cannot be read as a checkpoint ({reason}); resume from another one") from None
         frozen = self._frozen()
         for key in _WEIGHTS:
@@ -183,6 +185,25 @@ def _go_on(last: Saved | None) -> str:
     if last is None:
         return "begin again (there is no checkpoint yet)"
     return f"go on from {last.path.name}, the last good checkpoint (--resume-from-checkpoint {LATEST})"
+
+
+@contextmanager
+def disk_guard(folder: CheckpointFolder) -> Iterator[None]:
+    """Say in a sentence what the disk refused while a run was training: its logs, or pictures on the way.
+
+    Raises:
+        TrainError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = None if isinstance(error, MezzotintError) else disk_error(error)
+        if reason is None:
+            raise
+        raise TrainError(
+            f"{folder.path.parent}: the run's logs or pictures cannot be written ({reason}); make room and "
+            f"{_go_on(folder.last())}"
+        ) from None
 
 
 def disk_error(error: BaseException | None) -> str | None:

@@ -5,7 +5,7 @@ Imports nothing heavy, since the command's ``--help`` is made of it. ``config_fi
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 import yaml
 from pydantic import (
@@ -28,6 +28,13 @@ RECIPE = "dreambooth.yaml"
 """The name of a model's own defaults in its folder."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Painting(TypedDict):
+    """How a painter paints: denoising steps and the guidance scale."""
+
+    steps: int
+    guidance: float
 
 
 class _Strict(BaseModel):
@@ -115,7 +122,9 @@ class TrainConfig(_Strict):
     )
     center_crop: bool = Field(False, description="Crop the middle of a picture and not a random part.")
     random_flip: bool = Field(False, description="Mirror every second picture; not for what has a left and a right.")
-    repeats: PositiveInt = Field(1, description="How often an epoch shows each picture of the subject.")
+    repeats: PositiveInt = Field(
+        1, description="How often an epoch shows each picture of the subject, at least: more, where the class has more."
+    )
     cache_latents: bool = Field(
         True, description="Encode pictures once and not at each step, where crops and flips leave them the same."
     )
@@ -135,7 +144,11 @@ class TrainConfig(_Strict):
         (), description="The ends of the UNet's layer names that get matrices. [default: its attentions' four]"
     )
     train_batch_size: PositiveInt = Field(4, description="Pictures of the subject in a batch, on each device.")
-    num_train_epochs: PositiveInt = Field(1, description="How often every picture is shown.")
+    num_train_epochs: PositiveInt = Field(
+        1,
+        description="Epochs: each has as many examples as the longer of two lists, the subject's pictures times "
+        "--repeats or the class's.",
+    )
     max_train_steps: PositiveInt | None = Field(None, description="Steps of the optimizer; goes before the epochs.")
     gradient_accumulation_steps: PositiveInt = Field(
         1, description="Batches that make one step; a large batch on a small device."
@@ -238,8 +251,8 @@ class TrainConfig(_Strict):
         return self
 
     @property
-    def painting(self) -> dict[str, int | float]:
-        """How class pictures are painted."""
+    def painting(self) -> Painting:
+        """How class pictures are painted, and pictures on the way."""
         return {"steps": self.sample_steps, "guidance": self.sample_guidance}
 
     @property

@@ -45,7 +45,7 @@ def read_values(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise TrainConfigError(f"{path}: must be a list of `option: value`, one a line")
+        raise TrainConfigError(f"{path}: must be a mapping, `option: value` on each line")
     named = {str(key).replace("-", "_"): value for key, value in values.items()}
     unknown = [f"{key}: is no option{_meant(key)}" for key in named if key not in TrainConfig.model_fields]
     if unknown:

@@ -25,11 +25,10 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=rising_average(decay))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Share frozen weights, now that they are on the device."""
+        """Share frozen weights, now that they are on the device, and let averages lie beside those that train."""
         assert self._average_model is not None, "Lightning has made it in setup"
         for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
-            if not current.requires_grad:
-                average.data = current.data
+            average.data = average.data.to(current.device) if current.requires_grad else current.data
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module as it is: a run that is resumed at its end is never here."""

@@ -138,12 +138,13 @@ class Examples(Dataset[Batch]):
         It has ``pixels`` or ``moments``, ``tokens`` or ``states``, and ``keys``, int64 [rows], to draw from.
         """
         pairs = [self.pair(number) for number in numbers]
-        shots = [(pair.instance, number) for pair, number in zip(pairs, numbers, strict=True)]
-        shots += [(pair.prior, number + CLASS_KEYS) for pair, number in zip(pairs, numbers, strict=True) if pair.prior]
+        own = [(pair.instance, number) for pair, number in zip(pairs, numbers, strict=True)]
+        priors = [(pair.prior, number + CLASS_KEYS) for pair, number in zip(pairs, numbers, strict=True) if pair.prior]
+        captions = [shot.caption for shot, _ in own] + [self._class_caption(shot, key) for shot, key in priors]
         return {
-            self._views.name: torch.stack([self._views.row(shot, key) for shot, key in shots]),
-            self._texts.name: torch.stack([self._texts.rows[self._caption(shot, key)] for shot, key in shots]),
-            "keys": torch.tensor([key for _, key in shots]),
+            self._views.name: torch.stack([self._views.row(shot, key) for shot, key in (*own, *priors)]),
+            self._texts.name: torch.stack([self._texts.rows[caption] for caption in captions]),
+            "keys": torch.tensor([key for _, key in (*own, *priors)]),
         }
 
     def pair(self, number: int) -> Pair:
@@ -151,9 +152,9 @@ class Examples(Dataset[Batch]):
         epoch, place = divmod(number, len(self.pairs))
         return self.pairs[self._order(epoch)[place]]
 
-    def _caption(self, shot: Shot, key: int) -> str:
-        """Return what is said of a row's picture; of some class rows nothing, so that guidance keeps its start."""
-        if not self._empty or key < CLASS_KEYS:
+    def _class_caption(self, shot: Shot, key: int) -> str:
+        """Return what is said of a class row's picture; of some nothing, so that guidance keeps its start."""
+        if not self._empty:
             return shot.caption
         drawn = torch.rand((), generator=generator(self._seed, key, "caption"))
         return "" if drawn < self._empty else shot.caption

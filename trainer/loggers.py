@@ -142,7 +142,7 @@ class Measures(StepCallback):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Log both."""
+        """Log the loss and the learning rate of the step."""
         pl_module.log(LOSS, self._loss, prog_bar=True, sync_dist=trainer.world_size > 1, batch_size=1)
         log_values(trainer, {"lr": self._rate}, step)
         self._loss = 0.0

@@ -1,5 +1,6 @@
 """A model's ``README.md``: what it was made from and how, with the digests of its files, in the form that hubs read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ import yaml
 
 FILE = "README.md"
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PLACES = ("_dir", "_path", "_checkpoint", "base_config")  # ends of the names of settings that may be local paths
 _FENCE = "---\n"
 _WHOLE = """\
 pipeline = DiffusionPipeline.from_pretrained("{name}", torch_dtype={dtype})"""
@@ -46,7 +49,7 @@ class ModelCard:
 
     Attributes:
         name: the model's.
-        base_name: what it was made from.
+        base_name: what it was made from, as ``public_name`` has it.
         base_digest: of that, as the compiler has it.
         licence: the base's, as its own card names it; empty where it does not.
         prompts: what its pictures were trained under, if that is one for many; the first is the one to try.
@@ -96,6 +99,11 @@ class ModelCard:
         }
 
 
+def public_name(source: str, name: str) -> str:
+    """Return what a card calls a base: the hub id that it came from, and otherwise its name, which is no path."""
+    return source if _HUB_ID.fullmatch(source) and not Path(source).exists() else name
+
+
 def licence_of(folder: Path) -> str:
     """Return the licence that a model's own card names in its first lines; empty where there is none."""
     try:
@@ -108,7 +116,7 @@ def licence_of(folder: Path) -> str:
 
 
 def _is_public(name: str, value: object) -> bool:
-    return isinstance(value, str | int | float | bool) and not name.endswith(("_dir", "_checkpoint"))
+    return isinstance(value, str | int | float | bool) and not name.endswith(_PLACES)
 
 
 def _rows(values: Mapping[str, object]) -> str:

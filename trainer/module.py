@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from mezzotint.trainer import draws, loss
 from mezzotint.trainer.base import Base
 from mezzotint.trainer.config import TrainConfig
-from mezzotint.trainer.optimizers import make_optimizer, make_schedule, parameter_groups
+from mezzotint.trainer.optimizers import Groups, follow, make_optimizer, make_schedule, parameter_groups, told_options
 
 Batch = dict[str, torch.Tensor]
 
@@ -44,6 +44,7 @@ class DreamBooth(LightningModule):
         schedule = diffusers.DDPMScheduler.from_config(base.scheduler.config)
         self.prediction_type = str(schedule.config.prediction_type)
         self._gathered: dict[str, torch.Tensor] = {}
+        self._told: Groups = ()
         self.register_buffer("alphas", schedule.alphas_cumprod.float(), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -82,6 +83,7 @@ class DreamBooth(LightningModule):
         groups = parameter_groups(config, self.unet.parameters(), text, scale)
         optimizer = make_optimizer(config, groups)
         schedule = make_schedule(config, optimizer, int(trainer.estimated_stepping_batches))
+        self._told = told_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -101,6 +103,11 @@ class DreamBooth(LightningModule):
         """Lend the frozen modules to the device."""
         for module in self._frozen():
             module.requires_grad_(False).eval().to(self.device)
+
+    def on_train_start(self) -> None:
+        """Go on with this run's rates where a checkpoint has brought another's along."""
+        schedule: Any = self.trainer.lr_scheduler_configs[0].scheduler
+        follow(self.trainer.optimizers[0], schedule, self._told)
 
     def on_train_end(self) -> None:
         """Gather weights that lie in shards, while the processes still talk to each other."""

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.config import TrainConfig
 
 Groups = Sequence[Mapping[str, Any]]
+
+_TOLD = ("initial_lr", "betas", "eps", "weight_decay")  # the first is what a schedule's factors multiply
 
 
 def parameter_groups(
@@ -55,6 +58,23 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, num_ste
         num_cycles=config.lr_num_cycles,
         power=config.lr_power,
     )
+
+
+def told_options(optimizer: torch.optim.Optimizer) -> Groups:
+    """Return what a new optimizer's groups were told by the configuration, once it has its schedule."""
+    return [{name: group[name] for name in _TOLD if name in group} for group in optimizer.param_groups]
+
+
+def follow(optimizer: torch.optim.Optimizer, schedule: LambdaLR, told: Groups) -> None:
+    """Let an optimizer and its schedule, as a checkpoint restored them, go on with what this run was told.
+
+    A restored group brings along the rates and decays of the run that saved it. What the optimizer has found itself
+    stays: its state, and Prodigy's ``d``.
+    """
+    for group, own, factor in zip(optimizer.param_groups, told, schedule.lr_lambdas, strict=True):
+        group.update(own)
+        group["lr"] = own["initial_lr"] * factor(schedule.last_epoch)
+    schedule.base_lrs = [own["initial_lr"] for own in told]
 
 
 def _adam_options(config: TrainConfig) -> dict[str, Any]:

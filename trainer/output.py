@@ -14,11 +14,9 @@ import torch
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import TrainError
 from mezzotint.engines.folders import whole_folder
+from mezzotint.engines.model_index import BASE_DIGEST
 from mezzotint.trainer.base import Base
 from mezzotint.trainer.model_card import FILE, ModelCard
-
-BASE_DIGEST = "_base_digest"
-"""The key of ``model_index.json`` that names the base's digest to the compiler; diffusers skips it."""
 
 
 def save_model(model: Base, folder: Path, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> None:

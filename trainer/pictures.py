@@ -1,17 +1,16 @@
 """Picture files of a data set: which ones a folder gives, and each as upright RGB; what cannot be used is refused.
 
-Imports Pillow and numpy; knows nothing of models.
+Imports Pillow; knows nothing of models.
 """
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mezzotint.engines.errors import TrainError
-from mezzotint.engines.initial_picture import reason_of
+from mezzotint.engines.initial_picture import reason_of, upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_ENLARGEMENT = 8
@@ -66,7 +65,7 @@ def read_picture(path: Path) -> Image.Image:
                 if getattr(file, "is_animated", False):
                     raise TrainError(f"{shown(path)}: is animated, expected one picture; save the frame that you want")
                 file.load()
-                return _upright_rgb(file)
+                return upright_rgb(file)
     except TrainError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -115,13 +114,3 @@ def _visible(folder: Path) -> list[Path]:
     except OSError as error:
         raise TrainError(f"{shown(folder)}: cannot be listed ({reason_of(error)}); check its permissions") from error
     return [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion cuts at 255
-        upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
-    if upright.has_transparency_data:
-        picture = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return upright.convert("RGB")

@@ -63,7 +63,7 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move it."""
+        """Show the steps that are done and the loss, averaged over some ten of them."""
         if self._bar is None:
             return
         if LOSS in trainer.callback_metrics:

@@ -23,7 +23,7 @@ from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.base import Base
 from mezzotint.trainer.config import CONFIG, TrainConfig
 from mezzotint.trainer.lora import UNET_LAYERS, LoraSettings, add_lora, save_lora
-from mezzotint.trainer.model_card import ModelCard, licence_of
+from mezzotint.trainer.model_card import ModelCard, licence_of, public_name
 from mezzotint.trainer.output import save_model
 from mezzotint.trainer.pictures import find_pictures
 from mezzotint.trainer.sheet import write_sheet
@@ -90,7 +90,7 @@ def _trained(config: TrainConfig, base: Base) -> dict[str, Any]:
 def _card(config: TrainConfig, base: Base) -> ModelCard:
     return ModelCard(
         name=config.output_dir.resolve().name,
-        base_name=base.name,
+        base_name=public_name(config.pretrained_model_name_or_path, base.name),
         base_digest=base.digest,
         licence=licence_of(Path(config.pretrained_model_name_or_path)),
         prompts=[concept.instance_prompt for concept in config.all_concepts if concept.instance_prompt],

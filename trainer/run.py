@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.base import Base
+from mezzotint.trainer.checkpoints import disk_guard
 from mezzotint.trainer.class_images import Painter, Progress
 from mezzotint.trainer.config import TrainConfig
 from mezzotint.trainer.data import DreamBoothData
@@ -82,9 +83,9 @@ def train(
     watching = watch(config, base, module, data)
     trainer = _trainer(config, watching)
     save_config(config)
-    with painter or nullcontext(_torch_painter(config, base)) as paint:
+    with painter or nullcontext(torch_painter(base, **config.painting)) as paint:
         data.fill_class_images(paint, progress)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), disk_guard(watching.checkpoints):
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # of Lightning's own making
         trainer.fit(module, data, ckpt_path=watching.resume)
     write_files(config, module.trained())
@@ -101,10 +102,6 @@ def _check_machine(config: TrainConfig) -> None:
             f"strategy={config.strategy}: shards whole models, not LoRA's matrices; use ddp, they are small"
         )
     torch.set_float32_matmul_precision("high" if config.allow_tf32 else "highest")
-
-
-def _torch_painter(config: TrainConfig, base: Base) -> Painter:
-    return torch_painter(base, steps=config.sample_steps, guidance=config.sample_guidance)
 
 
 def _trainer(config: TrainConfig, watching: Watching) -> pl.Trainer:

@@ -30,12 +30,14 @@ class Watching:
         loggers: who is told.
         state: how Lightning's state is written and read, a plugin.
         resume: the state to go on from; None begins a run.
+        checkpoints: where the run is saved.
     """
 
     callbacks: list[pl.Callback]
     loggers: list[Logger]
     state: StateFile
     resume: Path | None
+    checkpoints: CheckpointFolder
 
 
 def watch(config: TrainConfig, base: Base, module: DreamBooth, data: DreamBoothData) -> Watching:
@@ -63,7 +65,8 @@ def watch(config: TrainConfig, base: Base, module: DreamBooth, data: DreamBoothD
     if not is_sharded:  # shards compute nothing outside of a step
         callbacks += [validation, *_samples(config, base, shown)]
     callbacks += [RunProgress(), Checkpoints(checkpoints, config.checkpointing_steps, model, validation.at)]
-    return Watching(callbacks, make_loggers(config.report_to, run / "logs", run.name), StateFile(module), resume)
+    loggers = make_loggers(config.report_to, run / "logs", run.name)
+    return Watching(callbacks, loggers, StateFile(module), resume, checkpoints)
 
 
 def identity(config: TrainConfig, base: Base) -> dict[str, str]:
@@ -82,7 +85,7 @@ def identity(config: TrainConfig, base: Base) -> dict[str, str]:
 def _samples(config: TrainConfig, base: Base, shown: Shown) -> list[pl.Callback]:
     if not config.validation_prompt:
         return []
-    painter = torch_painter(base, steps=config.sample_steps, guidance=config.sample_guidance)
+    painter = torch_painter(base, **config.painting)
     prompt, count = config.validation_prompt, config.num_validation_images
     return [Samples(config.output_dir / "samples", prompt, count, config.validation_steps, painter, shown)]
 

@@ -3,13 +3,12 @@
 The parts compute exactly what the whole did, since every node, attribute and weight is kept as it is.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 
+from mezzotint.compile.folders import link
 from mezzotint.engines.errors import CompileError
 
 
@@ -58,10 +57,7 @@ def write(model: ir.Model, source: Path, target: Path) -> None:
     ir.save(model, target)
     weights = [value.const_value for value in model.graph.initializers.values()]
     for name in sorted({str(weight.location) for weight in weights if isinstance(weight, ir.ExternalTensor)}):
-        try:
-            os.link(source.parent / name, target.parent / name)
-        except OSError:
-            shutil.copyfile(source.parent / name, target.parent / name)
+        link(source.parent / name, target.parent / name)
 
 
 def _as_ordered_in(model: ir.Model, graph: ir.Graph) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mezzotint.engines.errors import CompileError
+from mezzotint.engines.folders import whole_file
 from mezzotint.engines.manifest import EngineEntry, TensorSpec
 from mezzotint.engines.tensorrt_flavour import RTX, find_flavour
 
@@ -174,7 +175,8 @@ def _timing_cache(config: Any, flavour: str, file: Path) -> Any:
         yield
         return
     known = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-    config.set_timing_cache(known, ignore_mismatch=False)
+    if known is None or not config.set_timing_cache(known, ignore_mismatch=False):  # another version's, or damaged
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     yield
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    with whole_file(file) as unfinished:
+        unfinished.write_bytes(memoryview(config.get_timing_cache().serialize()))

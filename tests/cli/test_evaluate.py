@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mezzotint.cli.evaluate import command
+from mezzotint.cli.evaluate import _tuned, command
+from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.engines.errors import InvalidRequest, TrainConfigError
 from mezzotint.trainer.config import CONFIG
-from mezzotint.trainer.config_file import make_config
+from mezzotint.trainer.config_file import load_config, make_config
 from tests.conftest import EMOJI, ROOT
+from tests.loras import Lora
 
 FEW = ("--share", "0.02", "--steps", "2")
 
@@ -66,3 +68,33 @@ def test_a_bundle_without_a_name_of_its_own_is_refused(run: Path, value: str) ->
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainConfigError, match="cannot be read"):
         CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False)
+
+
+def told(run: Path, **values: Any) -> Path:
+    """Write a run's configuration anew, with other values."""
+    config = load_config(run / CONFIG)
+    make_config(config.model_dump(exclude_defaults=True), values).save(run / CONFIG)
+    return run
+
+
+def test_the_identifier_can_be_said_where_the_run_does_not_know_it(run: Path, emoji_bundle: Path) -> None:
+    told(run, class_prompt="", with_prior_preservation=False)
+    with pytest.raises(TrainConfigError, match=r"identifier='': is not in the instance prompt .* say it with `--ident"):
+        evaluated(run)
+    options = ("--identifier", "sks", "--before", emoji_bundle, "--bundle", f"fp32={emoji_bundle}")
+    assert evaluated(run, *options)["title"] == f"{run.name}: sks cat, 2 steps, guidance 4"
+
+
+def test_a_run_that_has_written_no_model_is_refused_before_anything_is_painted(run: Path, emoji_bundle: Path) -> None:
+    (run / "model").unlink()
+    with pytest.raises(TrainConfigError, match=r"holds neither model/ nor lora/, expected what a run writes"):
+        evaluated(run, "--before", emoji_bundle)
+
+
+def test_a_run_of_a_lora_is_its_base_with_that_in_it(run: Path) -> None:
+    (run / "model").unlink()
+    Lora(EMOJI, text=False).as_diffusers(run / "lora")
+    base = load_checkpoint(EMOJI)
+    tuned = _tuned(run, load_config(run / CONFIG))
+    assert (tuned.base_digest, len(tuned.merged)) == (base.digest, 1)
+    assert tuned.digest != base.digest

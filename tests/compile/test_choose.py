@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mezzotint.compile.choose import check_precisions, fastest, precisions
+from mezzotint.compile.choose import CALIBRATED, check_precisions, fastest, is_calibrated, precisions
 from mezzotint.compile.job import CompileJob
 from mezzotint.compile.maker import Maker
 from mezzotint.compile.stages import Stages
@@ -46,6 +46,13 @@ def test_a_safety_checker_is_coarser_than_fp32_only_where_it_is_named() -> None:
     assert len(precisions(job("openvino", {"": "fp32", "safety_checker": "auto"}), Component.SAFETY_CHECKER)) > 1
 
 
+def test_only_a_component_that_is_built_at_int8_is_calibrated() -> None:
+    asked = job("openvino", {"unet": "int8", "": "fp32"})
+    assert [component for component in Component if is_calibrated(asked, component)] == [Component.UNET]
+    whole = job("openvino", {"": "int8"})
+    assert {component for component in Component if is_calibrated(whole, component)} == set(CALIBRATED)
+
+
 @pytest.mark.parametrize(
     ("backend", "precision"), [("openvino", "fp8"), ("onnxruntime", "bf16"), ("tensorrt", "int4-weights")]
 )
@@ -57,8 +64,8 @@ def test_what_a_backend_cannot_run_is_refused_before_any_work(backend: str, prec
 def test_where_a_device_has_no_fp32_others_are_timed_against_the_first() -> None:
     entry = fake_manifest("fake").engine(Component.UNET)
     found = fastest({value: FakeEngine(entry, []) for value in (Precision.FP16, Precision.INT8_WEIGHTS)})
-    assert found["ratio_to_fp32"].keys() == {"fp16", "int8-weights"}
-    assert found["ratio_to_fp32"]["fp16"] == 1.0
+    assert found["ratio_to_finest"].keys() == {"fp16", "int8-weights"}
+    assert found["ratio_to_finest"]["fp16"] == 1.0
 
 
 class NoDevice(Maker):

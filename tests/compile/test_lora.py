@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mezzotint.compile.checkpoint import BASE_DIGEST, Checkpoint, load_checkpoint
+from mezzotint.compile.checkpoint import Checkpoint, load_checkpoint
 from mezzotint.compile.job import LoraFile
 from mezzotint.compile.lora import merge_loras
+from mezzotint.compile.pipeline import calibration_base
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import CheckpointError
-from mezzotint.engines.manifest import MergedEntry
+from mezzotint.engines.manifest import MANIFEST, MergedEntry
+from mezzotint.engines.model_index import BASE_DIGEST
+from tests.compile.jobs import job
 from tests.conftest import EMOJI
+from tests.fake_manifest import fake_manifest
 from tests.loras import PEFT_FILE, Lora, State
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -267,3 +272,13 @@ def test_what_is_no_lora_file_is_refused(file: Path, lora: Lora, base: Checkpoin
     with pytest.raises(CheckpointError, match="its weight is inf, expected a finite number"):
         merge_loras(base, [LoraFile(file, float("inf"))])
     assert merge_loras(base, ()) is base
+
+
+def test_a_base_that_is_named_gives_its_ranges_though_loras_are_merged_into_another(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    merged = replace(base, base_digest=base.digest, merged=(MergedEntry(name="a", digest="b" * 64, weight=1.0),))
+    named = fake_manifest()
+    (tmp_path / MANIFEST).write_text(named.model_dump_json(), encoding="utf-8")
+    assert calibration_base(job(EMOJI, tmp_path / "b", base=tmp_path), merged) == named.source.digest
+    assert calibration_base(job(EMOJI, tmp_path / "b"), merged) == base.digest

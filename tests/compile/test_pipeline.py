@@ -79,7 +79,7 @@ def test_auto_leaves_fp32_only_for_a_verified_gain_and_says_so(sd15_checkpoint: 
     chosen = {engine.component: engine.precision for engine in read_manifest(tmp_path / "b").engines}
     assert set(report["choice"]) == {"text_encoder", "unet", "vae_decoder"}
     for component, choice in report["choice"].items():
-        ratios = choice["ratio_to_fp32"]
+        ratios = choice["ratio_to_finest"]
         assert choice["chosen"] == chosen[Component(component)]
         assert choice["host"]
         assert choice["chosen"] == "fp32" or ratios[choice["chosen"]] == min(ratios.values()) < 1 / 1.1

@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
+from mezzotint.compile.checkpoint import load_checkpoint
 from mezzotint.compile.graph.statistics import GIVEN, with_statistics
+from mezzotint.compile.tile_decoder import record_tile
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.manifest import INNER, STATISTICS
 from mezzotint.engines.tiles import RING
@@ -122,3 +124,21 @@ def test_a_decoder_without_norms_is_one_sentence(tmp_path: Path) -> None:
     model = ir.load(exported(NoNorm(), SHAPE, tmp_path / "a.onnx"))
     with pytest.raises(CompileError, match="the decoder has no group norms"):
         with_statistics(model)
+
+
+def test_torch_s_decoder_is_the_truth_for_norms_that_are_given_nothing_and_for_those_that_are(
+    sd15_checkpoint: Path,
+) -> None:
+    checkpoint = load_checkpoint(sd15_checkpoint)
+    latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8), dtype=np.float32)
+    pixels = np.zeros((2, 3, 64, 64), np.float32)
+    found = record_tile(checkpoint, {"vae_decoder/latents": latents, "vae_decoder/pixels": pixels})
+    rows = {name.removeprefix("vae_decoder_tile/"): array for name, array in found.items()}
+    assert {name: len(array) for name, array in rows.items()} == dict.fromkeys(
+        ("latents", "pixels", GIVEN, INNER, STATISTICS), 4
+    )
+    for name in ("latents", STATISTICS):
+        np.testing.assert_array_equal(rows[name][:2], rows[name][2:])
+    assert not rows[GIVEN][:2].any()
+    np.testing.assert_array_equal(rows[GIVEN][2:], rows[STATISTICS][2:])
+    assert (rows[GIVEN][2:, 1] > 0).all()  # a deviation of 0 would be none given

@@ -1,5 +1,6 @@
 """Runs in processes of their own, to which something really happens."""
 
+import errno
 import os
 import resource
 import signal
@@ -16,7 +17,8 @@ import torch
 
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.checkpoint_folder import CheckpointFolder
-from mezzotint.trainer.checkpoints import StateFile, disk_error
+from mezzotint.trainer.checkpoints import StateFile, disk_error, disk_guard
+from mezzotint.trainer.loggers import LINES
 from tests.trainer.toy import Options, Toy, run
 
 LARGE = Options(steps=6, every=1, width=1_000_000, validate=100, accumulation=1)
@@ -105,6 +107,25 @@ def test_a_disk_that_has_no_room_ends_the_run_and_leaves_the_last_good_checkpoin
     assert not list((tmp_path / "checkpoints").glob(".*"))
     resumed = run(tmp_path, replace(small, resume="latest"))
     assert resumed.losses == {step: loss for step, loss in uninterrupted.losses.items() if step > 2}
+
+
+def test_a_full_disk_under_the_logs_is_a_sentence_with_what_is_left(tmp_path: Path) -> None:
+    small, checkpoints = Options(steps=2, every=1), CheckpointFolder(tmp_path / "checkpoints")
+    run(tmp_path, small)
+    (tmp_path / "logs" / LINES).unlink()
+    (tmp_path / "logs" / LINES).symlink_to("/dev/full")
+    left = r"cannot be written \(no space left on device\); make room and go on from step-000002, the last good"
+    with pytest.raises(TrainError, match=left), disk_guard(checkpoints):
+        run(tmp_path, replace(small, steps=4, resume="latest"))
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ZeroDivisionError), disk_guard(checkpoints):
+        raise ZeroDivisionError
+    with pytest.raises(TrainError, match=r"^said already$"), disk_guard(checkpoints):
+        raise TrainError("said already") from full
 
 
 def test_a_full_disk_is_found_among_what_torchs_writer_says_of_it() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mezzotint.trainer.batches import Batches, Share
 from mezzotint.trainer.examples import CLASS_KEYS, Batch, Examples, Pair, Shot, Texts, pair_up
+from mezzotint.trainer.validation import validation_batches
 
 
 class Names:
@@ -67,6 +68,13 @@ def test_a_share_of_the_class_rows_and_no_instance_has_an_empty_caption() -> Non
     assert set(tokens[:count].tolist()) == {2}
     assert set(tokens[count:].tolist()) == {0, 3}
     assert abs(float((tokens[count:] == 0).float().mean()) - share) < 4 * (share * (1 - share) / count) ** 0.5
+
+
+def test_validations_instances_keep_their_captions_too() -> None:
+    pairs = pair_up(shots(1, 2, 3), shots(11, 12, 13, caption="a cat"), repeats=1)
+    (batch,) = validation_batches(Examples(pairs, Names(), TEXTS, seed=0, empty=0.9), 16, 16)
+    assert set(batch["tokens"][:16, 1].tolist()) == {2}
+    assert 0 in batch["tokens"][16:, 1].tolist()
 
 
 def test_every_epoch_has_every_example_once_in_an_order_of_its_own() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from mezzotint.engines.errors import TrainError, TrainingStopped
 from mezzotint.trainer.checkpoint_folder import CheckpointFolder, check_model, read_checkpoint
-from mezzotint.trainer.checkpoints import STATE
+from mezzotint.trainer.checkpoints import STATE, StateFile
 from mezzotint.trainer.steps import StepCallback
 from tests.trainer.toy import MODEL, Options, Toy, run
 
@@ -191,3 +191,21 @@ def test_a_damaged_checkpoint_is_refused_with_one_sentence(whole: tuple[Path, To
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(TrainError, match=r"state\.ckpt: cannot be read as a checkpoint .* resume from another one"):
         run(tmp_path, replace(EVERY_STEP, resume="latest"))
+
+
+@pytest.mark.parametrize("content", [b"", b"a text of two lines,\nand no checkpoint\n", b"PK\x03\x04"])
+def test_what_is_no_checkpoint_s_file_is_one_sentence_too(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STATE).write_bytes(content)
+    with pytest.raises(
+        TrainError, match=r"state\.ckpt: cannot be read as a checkpoint \(.+\); resume from another one"
+    ):
+        StateFile(Toy(Options())).load_checkpoint(tmp_path / STATE)
+
+
+def test_an_error_that_says_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*given: Any, **how: Any) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(TrainError, match=r"cannot be read as a checkpoint \(EOFError\)"):
+        StateFile(Toy(Options())).load_checkpoint(tmp_path / STATE)

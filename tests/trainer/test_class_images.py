@@ -70,6 +70,25 @@ def test_a_user_s_own_pictures_count_come_first_and_stay(tmp_path: Path) -> None
     assert (tmp_path / "own.png").exists()
 
 
+@pytest.mark.parametrize("index", [None, "{", "[]", '{"cats": 2}'])
+def test_a_user_s_own_pictures_stay_though_they_are_called_as_painted_ones_are(
+    tmp_path: Path, index: str | None
+) -> None:
+    for number in (0, 2):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"class-{number:05}.png")
+    if index is not None:
+        (tmp_path / INDEX).write_text(index, encoding="utf-8")
+    painter = Flat()
+    assert fill(tmp_path, 4, painter) == 2
+    assert [seed for _, seed in painter.asked] == [1, 3]
+    assert fill(tmp_path, 4, Flat()) == 0
+    assert fill(tmp_path, 5, Flat(), digest="1" * 64) == 3  # of another model: painted ones alone are painted anew
+    numbers = [int(path.stem.removeprefix("class-")) for path in class_pictures(tmp_path, 5)]
+    assert numbers == [0, 2, 1, 3, 4]
+    own = [read_picture(tmp_path / f"class-{number:05}.png").getpixel((0, 0)) for number in (0, 2)]
+    assert own == [(255, 0, 0)] * 2
+
+
 def test_where_a_user_s_own_suffice_nothing_is_written(tmp_path: Path) -> None:
     for i in range(3):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{i}.png")

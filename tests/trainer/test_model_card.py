@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mezzotint.trainer.model_card import ModelCard, licence_of
+from mezzotint.trainer.model_card import ModelCard, licence_of, public_name
 
 CARD = ModelCard(
     name="sks-cat",
@@ -20,6 +20,8 @@ CARD = ModelCard(
         "optimizer": "a|b",
         "instance_data_dir": "/home/someone/cats",
         "resume_from_checkpoint": "/home/someone/run",
+        "pretrained_model_name_or_path": "/home/someone/base",
+        "base_config": "/home/someone/config",
         "output": Path("/home/someone"),
     },
 )
@@ -56,6 +58,14 @@ def test_its_page_has_digests_and_settings_but_no_place_on_this_machine() -> Non
     ):
         assert line in page
     assert "someone" not in page
+
+
+def test_a_base_is_called_by_its_hub_id_but_never_by_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert public_name("runwayml/stable-diffusion-v1-5", "x") == "runwayml/stable-diffusion-v1-5"
+    monkeypatch.chdir(tmp_path)
+    Path("models/emoji").mkdir(parents=True)
+    for local in ("models/emoji", str(tmp_path / "gone"), "../gone", "./gone", "~/gone", "a/b/gone", "gone.ckpt", ""):
+        assert public_name(local, "x") == "x"
 
 
 @pytest.mark.parametrize("is_lora", [True, False])

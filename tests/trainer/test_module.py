@@ -58,10 +58,12 @@ class Feed:
         return iter(self._batches)
 
 
-def fit(module: DreamBooth, batches: list[Batch], accumulate: int = 1) -> None:
+def fit(
+    module: DreamBooth, batches: list[Batch], accumulate: int = 1, epochs: int = 1, resumed: Path | None = None
+) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_epochs=epochs,
         accumulate_grad_batches=accumulate,
         logger=False,
         enable_checkpointing=False,
@@ -69,7 +71,8 @@ def fit(module: DreamBooth, batches: list[Batch], accumulate: int = 1) -> None:
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(module, Feed(batches))
+    trainer.fit(module, Feed(batches), ckpt_path=resumed)
+    return trainer
 
 
 def digests(base: Base) -> dict[str, str]:
@@ -99,6 +102,17 @@ def test_what_is_trained_changes_and_nothing_else(base: Base, with_text: bool, t
     assert {name for name in before if before[name] != after[name]} == trained
     assert module_digest("vae", base.vae) == vae
     assert {name.partition(".")[0] for name in module.state_dict()} == trained
+
+
+def test_a_run_that_goes_on_takes_the_rate_that_it_is_told_and_not_the_saved_one(
+    miniature: Path, tmp_path: Path
+) -> None:
+    bases = [read_base(miniature), read_base(miniature)]
+    batch = batch_of(bases[0], 1)
+    fit(DreamBooth(configured(), bases[0]), [batch]).save_checkpoint(tmp_path / "saved.ckpt")
+    lower = DreamBooth(configured(learning_rate=1e-6, adam_weight_decay=0.5), bases[1])
+    (group,) = fit(lower, [batch], epochs=2, resumed=tmp_path / "saved.ckpt").optimizers[0].param_groups
+    assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (1e-6, 1e-6, 0.5)
 
 
 def test_trained_weights_lie_in_memory_as_files_hold_them(base: Base) -> None:

@@ -8,7 +8,14 @@ import torch
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.config import TrainConfig
 from mezzotint.trainer.config_file import make_config
-from mezzotint.trainer.optimizers import check_optimizer, make_optimizer, make_schedule, parameter_groups
+from mezzotint.trainer.optimizers import (
+    check_optimizer,
+    follow,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+    told_options,
+)
 
 
 def configured(**values: Any) -> TrainConfig:
@@ -74,3 +81,51 @@ def test_the_rate_goes_as_its_schedule_says(name: str, expected: list[float]) ->
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx(expected, abs=1e-4)  # diffusers' polynomial ends at a ten-thousandth
+
+
+def started(config: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
+    """An optimizer of one weight, and its schedule over ten steps."""
+    weights = torch.nn.Parameter(torch.full((4, 4), 2.0))
+    optimizer = make_optimizer(config, parameter_groups(config, [weights], [], 1.0))
+    return optimizer, make_schedule(config, optimizer, 10)
+
+
+def step(optimizer: torch.optim.Optimizer, schedule: Any) -> None:
+    (weights,) = optimizer.param_groups[0]["params"]
+    weights.grad = weights.detach().clone()
+    optimizer.step()
+    schedule.step()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy"])
+def test_an_optimizer_that_goes_on_has_its_own_state_and_the_options_that_it_is_told_now(name: str) -> None:
+    way = {"optimizer": name, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
+    saved = started(configured(**way, learning_rate=0.4))
+    for _ in range(4):
+        step(*saved)
+    new = {"learning_rate": 0.1, "adam_weight_decay": 0.5, "adam_beta1": 0.8, "adam_epsilon": 1e-6}
+    optimizer, schedule = started(configured(**way, **new))
+    told = told_options(optimizer)
+    for mine, theirs in zip((optimizer, schedule), saved, strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    follow(optimizer, schedule, told)
+    group, old = optimizer.param_groups[0], saved[0].param_groups[0]
+    assert group["lr"] == pytest.approx(old["lr"] / 4)
+    assert group["weight_decay"] == 0.5
+    if name != "adafactor":
+        assert (group["betas"], group["eps"]) == ((0.8, 0.999), 1e-6)
+    assert group.get("d") == old.get("d")
+    for each in ((optimizer, schedule), saved):
+        step(*each)
+    assert group["lr"] == pytest.approx(old["lr"] / 4)
+
+
+def test_an_optimizer_that_is_told_the_same_goes_on_as_it_was_to_the_bit() -> None:
+    config = configured(lr_scheduler="cosine", lr_warmup_steps=3, learning_rate=0.3)
+    optimizer, schedule = started(config)
+    told = told_options(optimizer)
+    for _ in range(5):
+        step(optimizer, schedule)
+        before = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+        follow(optimizer, schedule, told)
+        assert {name: optimizer.param_groups[0][name] for name in before} == before

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from mezzotint.engines.errors import TrainError
 from mezzotint.trainer.config_file import make_config
-from mezzotint.trainer.loggers import LOSS, read_lines
+from mezzotint.trainer.loggers import LINES, LOSS, read_lines
 from mezzotint.trainer.run import train
 from tests.conftest import ROOT
 from tests.miniatures import write_sd15_miniature, write_sd21_miniature
@@ -125,6 +125,33 @@ def test_a_run_does_not_go_on_from_a_checkpoint_of_another_base_or_another_way_t
         trained(write_sd21_miniature(tmp_path / "sd21"), **told)
     with pytest.raises(TrainError, match=r"LoRA none.* than this run's \(LoRA rank 4"):
         trained(miniature, **told, lora_rank=4)
+
+
+@pytest.mark.slow
+def test_a_rate_that_was_too_high_can_be_lowered_on_the_way(
+    miniature: Path, class_images: Path, tmp_path: Path
+) -> None:
+    kind = {"lr_scheduler": "cosine", "lr_warmup_steps": 1}
+    trained(miniature, **options(tmp_path / "whole", class_images, **kind))
+    checkpoints = tmp_path / "again" / "checkpoints"
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-000002", checkpoints / "step-000002")
+    lower = {**kind, "learning_rate": 1e-6, "resume_from_checkpoint": "latest"}
+    trained(miniature, **options(tmp_path / "again", class_images, **lower))
+    whole, rest = (read_lines(tmp_path / name / "logs") for name in ("whole", "again"))
+    rates = {step: values["lr"] for step, values in rest.items() if "lr" in values}
+    assert rates == pytest.approx({step: whole[step]["lr"] / 100 for step in (3, 4)})
+    assert weights(tmp_path / "again").keys() == weights(tmp_path / "whole").keys()
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_while_training_is_one_sentence(
+    miniature: Path, class_images: Path, tmp_path: Path
+) -> None:
+    logs = tmp_path / "run" / "logs"
+    logs.mkdir(parents=True)
+    (logs / LINES).symlink_to("/dev/full")
+    with pytest.raises(TrainError, match=r"cannot be written \(no space left on device\); make room and begin again"):
+        trained(miniature, **options(tmp_path / "run", class_images))
 
 
 @pytest.mark.slow

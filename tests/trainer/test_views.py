@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from rich.console import Console
@@ -100,6 +101,17 @@ def test_an_average_is_shown_on_the_way_and_taken_away_again(tmp_path: Path) -> 
     assert torch.equal(seen[-1], state["state_dict"]["trained.bias"])
     assert torch.equal(module.trained.bias, seen[-1])  # a run ends with the average
     assert not torch.equal(seen[-1], state["current_model_state"]["trained.bias"])
+
+
+@pytest.mark.gpu
+def test_an_average_lies_on_the_device_of_the_weights_that_it_is_of() -> None:
+    module, average, trainer = Toy(Options()), MovingAverage(0.9), Trainer(logger=False)
+    average.setup(trainer, module, "fit")  # as Lightning does, while the module is on the CPU
+    module.to("cuda")
+    average.on_train_start(trainer, module)
+    assert average._average_model is not None
+    assert {weight.device.type for weight in average._average_model.parameters()} == {"cuda"}
+    average._average_model.update_parameters(module)
 
 
 class _Page(HTMLParser):

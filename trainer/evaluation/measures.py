@@ -19,6 +19,9 @@ Found = dict[str, npt.NDArray[Any]]
 SUBJECT = "is the subject: colours, pixels and latents"
 ORDINARY = "class: an ordinary one"
 KEPT = "others: top-1 as before"
+CLIP_I, CLIP_T, DINO = "subject: CLIP-I", "subject: CLIP-T", "subject: DINO"
+COSINES = (CLIP_I, CLIP_T, DINO)
+"""Measures of −1…1, which further looks give (``vision.py``)."""
 
 
 def measure(pictures: Pictures, cases: Cases, gallery: Gallery, words: Words, before: Pictures | None = None) -> Found:

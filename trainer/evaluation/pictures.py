@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mezzotint.trainer.evaluation.statistics import Pixels
 from mezzotint.trainer.grounds import Colour, laid_on
@@ -46,5 +46,5 @@ def flat_pixels(images: Pixels) -> Floats32:
 
 
 def on_ground(cut: Image.Image, ground: Colour, side: int) -> Image.Image:
-    """Return a cut-out thing on a plain ground, ``side`` pixels wide and high."""
-    return laid_on(cut, ground).resize((side, side), Image.Resampling.LANCZOS)
+    """Return a cut-out thing on a plain ground, ``side`` pixels wide and high: its picture's middle square."""
+    return ImageOps.fit(laid_on(cut, ground), (side, side), Image.Resampling.LANCZOS)

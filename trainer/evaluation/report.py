@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mezzotint.trainer.evaluation.measures import Cases, Found, Pictures
+from mezzotint.trainer.evaluation.measures import COSINES, Cases, Found, Pictures
 from mezzotint.trainer.evaluation.sheets import sheet
 from mezzotint.trainer.evaluation.statistics import Estimate, bootstrap, share
 from mezzotint.trainer.evaluation.suite import Group
@@ -38,23 +38,35 @@ def table_rows(found: Mapping[str, Found]) -> list[Row]:
     ``found`` is by model: the base, its fine-tune, and other engines of that. The fine-tune is compared with the base,
     the others with the fine-tune, case by case.
     """
-    before, after, *others = found
-    pairs = [(after, before), *((other, after) for other in others)]
+    columns = _estimates(found) | _changes(found)
     rows = []
     for name in dict.fromkeys(name for each in found.values() for name in each):
+        digits = 3 if name in COSINES else 1
         row = {"measure": name if not _is_share(found, name) else f"{name}, %"}
-        row |= {model: estimate(each[name]).text(1) if name in each else "" for model, each in found.items()}
-        for model, other in pairs:
-            both = name in found[model] and name in found[other]
-            title = f"{model} minus {other}"
-            row[title] = change(found[model][name], found[other][name]).text(1) if both else ""
+        row |= {title: own[name].text(digits) if name in own else "" for title, own in columns.items()}
         rows.append(row)
     return rows
 
 
 def figures(found: Mapping[str, Found]) -> dict[str, Any]:
-    """Return every figure, with its interval, as JSON takes it."""
-    return {model: {name: estimate(own).rounded() for name, own in each.items()} for model, each in found.items()}
+    """Return every figure of each model and every change between two, with its interval, as JSON takes it."""
+    columns = _estimates(found) | _changes(found)
+    return {title: {name: each.rounded() for name, each in own.items()} for title, own in columns.items()}
+
+
+def _estimates(found: Mapping[str, Found]) -> dict[str, dict[str, Estimate]]:
+    return {model: {name: estimate(values) for name, values in each.items()} for model, each in found.items()}
+
+
+def _changes(found: Mapping[str, Found]) -> dict[str, dict[str, Estimate]]:
+    """Return by ``after minus before`` how each measure that both have has changed."""
+    before, after, *others = found
+    return {
+        f"{model} minus {other}": {
+            name: change(values, found[other][name]) for name, values in found[model].items() if name in found[other]
+        }
+        for model, other in [(after, before), *((other, after) for other in others)]
+    }
 
 
 def markdown(rows: Sequence[Row]) -> str:

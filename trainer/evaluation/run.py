@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mezzotint.engines.errors import TrainConfigError
+from mezzotint.trainer.class_images import Painter
 from mezzotint.trainer.evaluation.gallery import Encode, Gallery, cut_outs
 from mezzotint.trainer.evaluation.measures import Cases, Found, Pictures, measure
 from mezzotint.trainer.evaluation.statistics import Pixels
-from mezzotint.trainer.evaluation.suite import Group, Suite, Words, read_reference
+from mezzotint.trainer.evaluation.suite import SUITE, Group, Suite, Words, read_reference
 
 BEFORE = "before"
 """The base model's name among those that are compared."""
-
-Painter: TypeAlias = Callable[[Sequence[str], Sequence[int]], list[npt.NDArray[np.uint8]]]
-"""Paints a picture, uint8 [height, width, 3], of each prompt with its seed."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Hears which model has painted how many pictures of how many."""
@@ -95,13 +94,20 @@ def paint_cases(
     return pictures
 
 
-def make_gallery(suite: Suite, words: Words, base: Painter, subjects: Sequence[Image.Image], encode: Encode) -> Gallery:
-    """Return what pictures are held to: the model's reference pictures or, without them, the base's own pictures."""
+def make_gallery(
+    suite: Suite, words: Words, base: Painter | None, subjects: Sequence[Image.Image], encode: Encode
+) -> Gallery:
+    """Return what pictures are held to: the model's reference pictures or, without them, the base's own pictures.
+
+    Raises:
+        TrainConfigError: there is neither.
+    """
     if suite.reference is not None:
         names, things = read_reference(suite.reference)
         return Gallery(names, things, cut_outs(subjects, cut=True), suite.grounds, encode)
-    assert base is not None, "the model has no reference pictures"
-    names = (words.class_, *suite.others.things)
+    if base is None:
+        raise TrainConfigError(f"{SUITE}: names no reference pictures; name some, or have the base painted too")
+    names = tuple(dict.fromkeys((words.class_, *suite.others.things)))  # the class may be an everyday thing
     seeds = range(_KNOWN_SEED, _KNOWN_SEED + len(names))
     made: list[npt.NDArray[np.uint8]] = []
     for i in range(0, len(names), _CHUNK):

@@ -50,8 +50,8 @@ class Reference(_Strict):
 class Asked(_Strict):
     """One group's prompts: each context on each ground, ``count`` in all, each with a seed of its own."""
 
-    contexts: tuple[str, ...]
-    grounds: tuple[str, ...] = ("",)
+    contexts: tuple[str, ...] = Field(min_length=1)
+    grounds: tuple[str, ...] = Field(("",), min_length=1)
     things: tuple[str, ...] = ()
     count: PositiveInt
 
@@ -73,7 +73,11 @@ class Suite(_Strict):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return a model's own suite, or the one for models without. Raises TrainConfigError."""
+        """Return a model's own suite, or the one for models without; what it names is all there.
+
+        Raises:
+            TrainConfigError: it cannot be read, or asks for a ground or a thing that has no colour or picture.
+        """
         own = folder / SUITE
         file = own if own.is_file() else _EVERYDAY
         try:
@@ -83,10 +87,16 @@ class Suite(_Strict):
         unknown = {g for a in (suite.subject, suite.class_, suite.others) for g in a.grounds} - {*suite.grounds, ""}
         if unknown:
             raise TrainConfigError(f"{file}: ground {min(unknown)!r} has no colour; give it one under `grounds`")
+        if not suite.others.things:
+            raise TrainConfigError(f"{file}: others has no things; name some under `things`")
         if suite.reference is None:
             return suite
         sheet, names = (folder / path for path in (suite.reference.sheet, suite.reference.names))
-        return suite.model_copy(update={"reference": Reference(sheet=sheet, names=names, side=suite.reference.side)})
+        reference = Reference(sheet=sheet, names=names, side=suite.reference.side)
+        known, _ = read_reference(reference)
+        if lacking := [thing for thing in suite.others.things if thing not in known]:
+            raise TrainConfigError(f"{file}: others has {lacking[0]!r}, which is not in {names}; name what is there")
+        return suite.model_copy(update={"reference": reference})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +162,21 @@ def _with_article(prompt: str) -> str:
 def read_reference(reference: Reference) -> tuple[tuple[str, ...], Pixels]:
     """Return the names and pictures of a model's own sheet, uint8 [names, side, side, 4]. Raises TrainConfigError."""
     try:
-        names = tuple(reference.names.read_text(encoding="utf-8").split("\n")[:-1])
+        names = tuple(name.strip() for name in reference.names.read_text(encoding="utf-8").strip().splitlines())
         sheet = np.array(Image.open(reference.sheet).convert("RGBA"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise TrainConfigError(f"{reference.sheet}: the reference cannot be read ({error}); check {SUITE}") from None
-    return names, tiles(sheet, reference.side)[: len(names)]
+    pictures = tiles(sheet, reference.side)
+    if not names or len(pictures) < len(names):
+        raise TrainConfigError(
+            f"{reference.sheet}: has {len(pictures)} pictures of {reference.side}x{reference.side} pixels for "
+            f"{len(names)} names in {reference.names}, expected one of each; mend the two, or `side` in {SUITE}"
+        )
+    return names, pictures[: len(names)]
 
 
 def tiles(sheet: Pixels, side: int) -> Pixels:
-    """Return a sheet cut into squares, row by row, uint8 [N, side, side, channels]."""
-    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
-    cut = sheet.reshape(rows, side, columns, side, -1).transpose(0, 2, 1, 3, 4)
-    return cut.reshape(rows * columns, side, side, -1)
+    """Return a sheet cut into squares, row by row, uint8 [N, side, side, channels]; parts of one are left out."""
+    rows, columns, channels = sheet.shape[0] // side, sheet.shape[1] // side, sheet.shape[2]
+    whole = sheet[: rows * side, : columns * side].reshape(rows, side, columns, side, channels)
+    return whole.transpose(0, 2, 1, 3, 4).reshape(rows * columns, side, side, channels)

@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 from mezzotint.engines.errors import TrainConfigError
-from mezzotint.trainer.evaluation.measures import Found
+from mezzotint.trainer.evaluation.measures import CLIP_I, CLIP_T, DINO, Found
 from mezzotint.trainer.evaluation.statistics import Pixels
 
 _AT_ONCE = 16  # pictures in one pass, to bound memory
@@ -39,8 +39,8 @@ class Clip:
         true = _embedded(subjects, self._images)
         texts = torch.cat([self._texts(prompts[i : i + _AT_ONCE]) for i in range(0, len(prompts), _AT_ONCE)])
         return {
-            "subject: CLIP-I": (own @ true.T).mean(dim=1).double().numpy(),
-            "subject: CLIP-T": (own * texts).sum(dim=1).double().numpy(),
+            CLIP_I: (own @ true.T).mean(dim=1).double().numpy(),
+            CLIP_T: (own * texts).sum(dim=1).double().numpy(),
         }
 
     def _images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
@@ -62,7 +62,7 @@ class Dino:
     def measure(self, images: Pixels, subjects: Sequence[Image.Image]) -> Found:
         """Return DINO's score of pictures of the subject, float64 [N]."""
         own, true = (_embedded(pictures, self._images) for pictures in (_pictures(images), subjects))
-        return {"subject: DINO": (own @ true.T).mean(dim=1).double().numpy()}
+        return {DINO: (own @ true.T).mean(dim=1).double().numpy()}
 
     def _images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         inputs = self._processor(images=list(pictures), return_tensors="pt")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mezzotint.cli.errors import CannotWrite
-from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.errors import InvalidRequest, TrainConfigError
 
 if TYPE_CHECKING:
     from mezzotint.compile.checkpoint import Checkpoint
@@ -57,6 +57,12 @@ def _bundles(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     show_default=True,
     help="The share of the suite's pictures to paint; less is faster, and intervals grow.",
 )
+@click.option(
+    "--identifier",
+    default="",
+    help="The word that stands for the subject; what follows it in the instance prompt is the class. [default: the "
+    "run's own]",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps. [default: the run's sample_steps]")
 @click.option("--guidance", type=float, help="Guidance scale. [default: the run's sample_guidance]")
 @click.option(
@@ -88,7 +94,8 @@ def command(run: Path, bundles: dict[str, Path], before: Path | None, output: Pa
 
     config = load_config(run / CONFIG)
     concept = config.all_concepts[0]
-    identifier = config.identifier or identifier_of(concept.instance_prompt, concept.class_prompt)
+    identifier = options["identifier"] or config.identifier
+    identifier = identifier or identifier_of(concept.instance_prompt, concept.class_prompt)
     words = Words.of(concept.instance_prompt, identifier)
     base = load_checkpoint(config.pretrained_model_name_or_path, config=config.base_config)
     suite = Suite.read(Path(base.source))
@@ -99,7 +106,7 @@ def command(run: Path, bundles: dict[str, Path], before: Path | None, output: Pa
         painters = {stages.BEFORE: _engine(before, settings, stack) if before else _torch(base, settings)}
         painters |= {name: _engine(folder, settings, stack) for name, folder in bundles.items()}
         if not bundles:
-            painters["checkpoint"] = _torch(load_checkpoint(run / "model"), settings)
+            painters["checkpoint"] = _torch(_tuned(run, config), settings)
         done = stages.evaluate(
             painters, suite, words, cases, subjects, _encoder(base), _looks(options, subjects), _progress
         )
@@ -132,6 +139,24 @@ def _torch(checkpoint: "Checkpoint", settings: dict[str, Any]) -> "Painter":
     from mezzotint.trainer.torch_painter import torch_painter
 
     return torch_painter(base_of(checkpoint), **settings)
+
+
+def _tuned(run: Path, config: "TrainConfig") -> "Checkpoint":
+    """Return the model that a run has written: whole, or its base with the run's LoRA in it."""
+    from mezzotint.compile.checkpoint import load_checkpoint
+    from mezzotint.compile.job import LoraFile
+    from mezzotint.compile.lora import merge_loras
+    from mezzotint.trainer.results import LORA, MODEL
+
+    if (run / MODEL).is_dir():
+        return load_checkpoint(run / MODEL)
+    if not (run / LORA).is_dir():
+        raise TrainConfigError(
+            f"{run}: holds neither {MODEL}/ nor {LORA}/, expected what a run writes at its end; train it to "
+            "its end, or give --bundle NAME=FOLDER"
+        )
+    base = load_checkpoint(config.pretrained_model_name_or_path, config=config.base_config)
+    return merge_loras(base, [LoraFile(run / LORA)])
 
 
 def _encoder(base: "Checkpoint") -> "Encode":

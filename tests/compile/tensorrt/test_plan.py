@@ -1,6 +1,7 @@
 """Plans that tensorrt_rtx builds here without a GPU, and the ONNX that they are built of, run on ONNX Runtime."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from mezzotint.compile.precision import derive
 from mezzotint.compile.sizes import engine_axes, pixel_ranges
 from mezzotint.compile.stages import Stages
 from mezzotint.compile.targets import Target, rewritten
-from mezzotint.compile.tensorrt.plan import PlanOptions, build_plan, check_target, profile_shapes
+from mezzotint.compile.tensorrt.plan import PlanOptions, _timing_cache, build_plan, check_target, profile_shapes
 from mezzotint.compile.verify import snr_db
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.backends import get_backend
@@ -134,3 +135,40 @@ def test_parts_of_a_miniature_become_plans_at_fp16(sd15_checkpoint: Path, tmp_pa
     changed = {"component": component, "inputs": part.inputs, "outputs": part.outputs, "axes": axes}
     entry = tiny_spec(target.onnx, "onnxruntime", Precision.FP16).model_copy(update=changed)
     assert len(plan_of(tmp_path / "model.onnx", entry)[0]) > 100_000
+
+
+class Config:
+    """A builder's configuration that takes timings of its own version alone."""
+
+    def __init__(self) -> None:
+        self.taken = b"none"
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, known: bytes, ignore_mismatch: bool) -> bool:
+        if known == b"other version":
+            return False
+        self.taken = known
+        return True
+
+    def get_timing_cache(self) -> SimpleNamespace:
+        return SimpleNamespace(serialize=lambda: self.taken + b" and new")
+
+
+@pytest.mark.parametrize("kept", [None, b"old", b"other version", b"damaged"])
+def test_timings_that_the_builder_refuses_are_begun_anew_and_the_file_comes_whole(
+    tmp_path: Path, kept: bytes | None
+) -> None:
+    file, config = tmp_path / "cache" / "timing.bin", Config()
+    if kept is not None:
+        file.parent.mkdir()
+        file.write_bytes(kept)
+    before = file.stat().st_ino if kept else 0
+    with _timing_cache(config, "tensorrt", file):
+        assert config.taken == (kept if kept == b"old" else b"")
+        if kept:
+            (tmp_path / "kept").hardlink_to(file)  # so that its number is not given again
+    assert file.read_bytes() == config.taken + b" and new"
+    assert file.stat().st_ino != before  # it was put in its place, not written there
+    assert [path.name for path in file.parent.iterdir()] == [file.name]

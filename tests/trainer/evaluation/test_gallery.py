@@ -60,3 +60,10 @@ def test_a_thing_is_cut_out_whole_with_what_is_white_inside_it() -> None:
     assert laid[2, 2].tolist() == [0, 0, 250]
     assert laid[20, 20].tolist() == [255, 255, 255]
     assert laid[12, 12].tolist() == [200, 0, 0]
+
+
+def test_of_a_wide_picture_the_middle_square_is_taken_and_nothing_is_squashed() -> None:
+    wide = Image.new("RGB", (80, 40), "white")
+    wide.paste((200, 0, 0), (30, 10, 50, 30))
+    laid = np.array(on_ground(wide.convert("RGBA"), (0, 0, 250), 40))
+    assert (laid == np.array(drawn([((10, 10, 30, 30), (200, 0, 0))]))).all()

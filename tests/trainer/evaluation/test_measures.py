@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mezzotint.trainer.evaluation.measures import KEPT, ORDINARY, SUBJECT, Cases, measure
-from mezzotint.trainer.evaluation.report import change, estimate, table_rows, write_report
+from mezzotint.trainer.evaluation.measures import DINO, KEPT, ORDINARY, SUBJECT, Cases, Found, measure
+from mezzotint.trainer.evaluation.report import change, estimate, figures, table_rows, write_report
 from mezzotint.trainer.evaluation.statistics import Pixels
 from mezzotint.trainer.evaluation.suite import Case, Group, Words, draw_cases
 from tests.trainer.evaluation.known import SUITE, gallery, noisy
@@ -83,6 +83,16 @@ def test_changes_are_taken_in_pairs() -> None:
     one_lost[0] = False
     assert change(one_lost, hits).value == pytest.approx(-0.5)
     assert change(one_lost, hits).low >= -2
+
+
+def test_cosines_have_three_decimals_and_what_is_changed_is_among_the_figures() -> None:
+    before, after = np.linspace(0.70, 0.72, 20), np.linspace(0.71, 0.73, 20)
+    found: dict[str, Found] = {"before": {DINO: before}, "after": {DINO: after}}
+    (row,) = table_rows(found)
+    assert row["before"].startswith("0.710 (0.70")
+    assert row["after minus before"] == "0.010 (0.010…0.010)"
+    assert figures(found)["after minus before"] == {DINO: [0.01, 0.01, 0.01]}
+    assert figures(found)["before"][DINO][0] == 0.71
 
 
 def test_the_report_has_a_table_a_page_figures_and_a_sheet_of_each_group(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
+from mezzotint.engines.errors import TrainConfigError
 from mezzotint.trainer.evaluation.measures import KEPT, ORDINARY, SUBJECT, Found
-from mezzotint.trainer.evaluation.run import BEFORE, evaluate
+from mezzotint.trainer.evaluation.run import BEFORE, evaluate, make_gallery
 from mezzotint.trainer.evaluation.statistics import Pixels
 from mezzotint.trainer.evaluation.suite import Group, Suite, Words, draw_cases
 from tests.trainer.evaluation.known import coarse, noisy
@@ -61,3 +63,20 @@ def test_a_base_without_reference_pictures_is_its_own_measure(tmp_path: Path) ->
     assert not any("ground" in name for name in after)
     assert done.pictures["checkpoint"][Group.SUBJECT].shape == (32, 32, 32, 3)
     assert told[-1] == ("checkpoint", 89, 89)
+
+
+def test_a_class_that_is_an_everyday_thing_too_is_known_once(tmp_path: Path) -> None:
+    suite = Suite.read(tmp_path)
+    assert "horse" in suite.others.things
+
+    def base(prompts: Sequence[str], seeds: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
+        return [patchwork(OWN) for _ in prompts]
+
+    found = make_gallery(suite, Words("sks horse", "horse"), base, [Image.fromarray(patchwork(OWN))], coarse)
+    assert found.names.count("horse") == 1
+    assert len(found.names) == len(found.things) == len(suite.others.things)
+
+
+def test_a_model_without_reference_pictures_and_without_a_base_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainConfigError, match="names no reference pictures"):
+        make_gallery(Suite.read(tmp_path), WORDS, None, [], coarse)

@@ -1,12 +1,14 @@
 """What a fine-tune is asked: evenly, with seeds of its own, and refused where a suite's file is wrong."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mezzotint.engines.errors import TrainConfigError
-from mezzotint.trainer.evaluation.suite import SUITE, Group, Suite, Words, draw_cases
+from mezzotint.trainer.evaluation.suite import SUITE, Group, Reference, Suite, Words, draw_cases, read_reference
 from tests.conftest import EMOJI
 
 WORDS = Words("sks cat", "cat")
@@ -72,10 +74,43 @@ def test_the_subjects_words_begin_at_its_identifier() -> None:
         ("count: 400", "count: many", "is no suite"),
         ("subject:", "subjects:", "is no suite"),
         ("subject:", "]", "is no suite"),
+        ('contexts: ["a {}", "an emoji', 'contexts: [] # ["a {}", "an emoji', "is no suite"),
+        ("    - beer mug", "    - beer jug", "others has 'beer jug', which is not in .*; name what is there"),
+        ("names.txt", "name.txt", "the reference cannot be read"),
+        ("side: 64", "side: 640", "for .* names in .*, expected one of each"),
     ],
 )
 def test_a_suite_that_is_wrong_is_refused_in_a_sentence(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = (EMOJI / SUITE).read_text(encoding="utf-8")
+    assert old in text
     (tmp_path / SUITE).write_text(text.replace(old, new, 1), encoding="utf-8")
+    for name in ("names.txt", "reference.png"):
+        shutil.copy(EMOJI / name, tmp_path)
     with pytest.raises(TrainConfigError, match=message):
         Suite.read(tmp_path)
+
+
+def test_others_without_things_are_refused(tmp_path: Path) -> None:
+    asked = 'contexts: ["a {}"], count: 2'
+    (tmp_path / SUITE).write_text(f"subject: {{{asked}}}\nclass: {{{asked}}}\nothers: {{{asked}}}\n", encoding="utf-8")
+    with pytest.raises(TrainConfigError, match="others has no things; name some"):
+        Suite.read(tmp_path)
+
+
+def reference(folder: Path, names: bytes, size: tuple[int, int]) -> Reference:
+    (folder / "names.txt").write_bytes(names)
+    Image.new("RGBA", size, "red").save(folder / "sheet.png")
+    return Reference(sheet=folder / "sheet.png", names=folder / "names.txt", side=8)
+
+
+@pytest.mark.parametrize("names", [b"cat\ndog\nold owl\n", b"cat\ndog\nold owl", b"cat\r\ndog\r\nold owl\r\n\r\n"])
+def test_names_end_with_a_line_or_without_one(tmp_path: Path, names: bytes) -> None:
+    found, pictures = read_reference(reference(tmp_path, names, (20, 16)))
+    assert found == ("cat", "dog", "old owl")
+    assert pictures.shape == (3, 8, 8, 4)
+
+
+@pytest.mark.parametrize(("names", "size"), [(b"cat\ndog\nowl\n", (16, 8)), (b"cat\n", (4, 4)), (b"\n", (8, 8))])
+def test_more_names_than_pictures_are_refused(tmp_path: Path, names: bytes, size: tuple[int, int]) -> None:
+    with pytest.raises(TrainConfigError, match=r"has \d pictures of 8x8 pixels for \d names .* expected one of each"):
+        read_reference(reference(tmp_path, names, size))
