@@ -180,24 +180,30 @@ def opening_bundle(folder: Path, options: LoadOptions, loading: Loading | None =
     check_digests(folder, {name: sha for name, sha in digests.items() if name not in large})
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(check_digests, folder, large)
-        model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
-        try:
-            yield model
-            checked.result()
-        except BaseException:
-            model.close()
-            checked.result()  # a damaged file is the reason of whatever else went wrong
-            raise
+        with contextlib.ExitStack() as unless_whole:
+            try:
+                model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
+                unless_whole.callback(model.close)
+                yield model
+            finally:
+                checked.result()  # a damaged file is the reason of whatever else went wrong
+            unless_whole.pop_all()
 
 
 def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: Loading) -> Model:
     digest = file_digest(folder / MANIFEST)
     wanted = loading.wanted[folder]
     prompts = Prompts(folder, manifest.text, options.embeddings)
-    engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
     whole = whole_pixels(manifest, wanted, loading.shapes, options.tiles_above)
-    return Model(_as_loaded(manifest, wanted), digest, prompts, engines, most, whole)
+    engines: dict[EngineKey, Engine] = {}
+    with contextlib.ExitStack() as unless_all:
+        for key, engine in wanted.items():
+            engines[key] = _load(folder, engine, digest, options, loading.shapes)
+            unless_all.callback(engines[key].close)
+        model = Model(_as_loaded(manifest, wanted), digest, prompts, engines, most, whole)
+        unless_all.pop_all()
+    return model
 
 
 def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manifest:
