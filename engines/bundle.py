@@ -13,7 +13,7 @@ from pathlib import Path
 from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import check_runtime, get_backend, installed_version
 from mezzotint.engines.bundle_files import check_digests, digests_of, file_digest, file_size
-from mezzotint.engines.component import Component
+from mezzotint.engines.component import Component, by_component
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
 from mezzotint.engines.decode_room import whole_pixels
@@ -114,14 +114,10 @@ class Loading:
 
 def parse_devices(text: str) -> dict[str, str]:
     """Read ``cpu`` or ``text_encoder=cpu,unet=gpu``; ``text`` and ``vae`` are short names. Raises BundleError."""
-    short = {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
-    devices: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        component, _, name = part.rpartition("=")
-        if component and component not in {*short, *Component}:
-            raise BundleError(f"device {part!r}: {component!r} is no component; use {', '.join([*short, *Component])}")
-        devices |= dict.fromkeys(short.get(component, (component,)), name)
-    return devices
+    try:
+        return by_component(text)
+    except ValueError as error:
+        raise BundleError(f"device {error}") from None
 
 
 def plan_loading(
