@@ -1,4 +1,4 @@
-"""The contract between a runtime library and the rest of Mezzotint, on one screen. Imports the manifest and shapes."""
+"""The contract between a runtime library and the rest of Mezzotint, on one screen. Imports errors, manifest, shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from mezzotint.engines.component import Precision
+from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.shapes import CompiledShapes, Uses
 
@@ -83,6 +84,11 @@ class Engine(Protocol):
         ...
 
 
+def closed(spec: EngineEntry) -> EngineFailed:
+    """Return what an engine raises that is run after ``close``."""
+    return EngineFailed(f"{spec.component} was closed; load its bundle again")
+
+
 @runtime_checkable
 class CompilesShapes(Protocol):
     """An engine that compiles each shape that it is called with."""
@@ -125,10 +131,6 @@ class Backend(Protocol):
 
     def version(self, flavour: str = "") -> str:
         """The version of the runtime that is installed, of a flavour of it where it has several. Raises BundleError."""
-        ...
-
-    def devices(self) -> tuple[str, ...]:
-        """The devices or execution providers that this machine offers."""
         ...
 
     def precisions(self, device: str) -> tuple[Precision, ...]:

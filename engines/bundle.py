@@ -13,7 +13,7 @@ from pathlib import Path
 from mezzotint.engines.backend import Engine, EngineOptions, GpuOptions
 from mezzotint.engines.backends import check_runtime, get_backend, installed_version
 from mezzotint.engines.bundle_files import check_digests, digests_of, file_digest, file_size
-from mezzotint.engines.component import Component
+from mezzotint.engines.component import Component, by_component
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.curves import curve_file, curve_of, is_sure, read_rounds, with_curve
 from mezzotint.engines.decode_room import whole_pixels
@@ -114,14 +114,10 @@ class Loading:
 
 def parse_devices(text: str) -> dict[str, str]:
     """Read ``cpu`` or ``text_encoder=cpu,unet=gpu``; ``text`` and ``vae`` are short names. Raises BundleError."""
-    short = {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
-    devices: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        component, _, name = part.rpartition("=")
-        if component and component not in {*short, *Component}:
-            raise BundleError(f"device {part!r}: {component!r} is no component; use {', '.join([*short, *Component])}")
-        devices |= dict.fromkeys(short.get(component, (component,)), name)
-    return devices
+    try:
+        return by_component(text)
+    except ValueError as error:
+        raise BundleError(f"device {error}") from None
 
 
 def plan_loading(
@@ -180,24 +176,30 @@ def opening_bundle(folder: Path, options: LoadOptions, loading: Loading | None =
     check_digests(folder, {name: sha for name, sha in digests.items() if name not in large})
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(check_digests, folder, large)
-        model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
-        try:
-            yield model
-            checked.result()
-        except BaseException:
-            model.close()
-            checked.result()  # a damaged file is the reason of whatever else went wrong
-            raise
+        with contextlib.ExitStack() as unless_whole:
+            try:
+                model = _load_all(folder, manifest, options, loading or plan_loading([folder], options))
+                unless_whole.callback(model.close)
+                yield model
+            finally:
+                checked.result()  # a damaged file is the reason of whatever else went wrong
+            unless_whole.pop_all()
 
 
 def _load_all(folder: Path, manifest: Manifest, options: LoadOptions, loading: Loading) -> Model:
     digest = file_digest(folder / MANIFEST)
     wanted = loading.wanted[folder]
     prompts = Prompts(folder, manifest.text, options.embeddings)
-    engines = {key: _load(folder, engine, digest, options, loading.shapes) for key, engine in wanted.items()}
     most = {variant: max_rows(e.entry) for (component, variant), e in wanted.items() if component is Component.UNET}
     whole = whole_pixels(manifest, wanted, loading.shapes, options.tiles_above)
-    return Model(_as_loaded(manifest, wanted), digest, prompts, engines, most, whole)
+    engines: dict[EngineKey, Engine] = {}
+    with contextlib.ExitStack() as unless_all:
+        for key, engine in wanted.items():
+            engines[key] = _load(folder, engine, digest, options, loading.shapes)
+            unless_all.callback(engines[key].close)
+        model = Model(_as_loaded(manifest, wanted), digest, prompts, engines, most, whole)
+        unless_all.pop_all()
+    return model
 
 
 def _as_loaded(manifest: Manifest, wanted: Mapping[EngineKey, Wanted]) -> Manifest:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mezzotint.engines.errors import BundleError
-from mezzotint.engines.manifest import Manifest
+from mezzotint.engines.manifest import EngineEntry, Manifest
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -38,6 +38,14 @@ def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
                     f"{folder / name}: sha256 is {actual[:12]}…, the manifest says {expected[:12]}…; "
                     "the file was changed or damaged, compile the bundle again"
                 )
+
+
+def engine_file(folder: Path, spec: EngineEntry) -> Path:
+    """Return the file that an engine is loaded from. Raises BundleError where it is not there."""
+    path = folder / next(iter(spec.files))
+    if not path.is_file():
+        raise BundleError(f"{path}: engine file is missing; compile the bundle again")
+    return path
 
 
 def file_size(path: Path) -> int:

@@ -1,6 +1,8 @@
 """The parts of a model, each of which becomes an engine, and the precisions that an engine may have."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Component(StrEnum):
@@ -11,6 +13,27 @@ class Component(StrEnum):
     VAE_DECODER = "vae_decoder"
     VAE_ENCODER = "vae_encoder"
     SAFETY_CHECKER = "safety_checker"
+
+
+SHORT_NAMES: Mapping[str, tuple[Component, ...]] = MappingProxyType(
+    {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
+)
+"""What users may type for one component or several."""
+
+
+def by_component(text: str) -> dict[str, str]:
+    """Read ``cpu``, or ``text=cpu,unet=gpu``, as a value by component; the empty key is every other component's.
+
+    Raises:
+        ValueError: a name is no component.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = part.rpartition("=")
+        if name and name not in {*SHORT_NAMES, *Component}:
+            raise ValueError(f"{part!r}: {name!r} is no component; use {', '.join([*SHORT_NAMES, *Component])}")
+        found |= dict.fromkeys(SHORT_NAMES.get(name, (name,)), value)
+    return found
 
 
 class Precision(StrEnum):

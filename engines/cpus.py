@@ -65,7 +65,7 @@ def _v2_quota(folder: Path) -> float | None:
 
 
 def _v1_quota(folder: Path) -> float | None:
-    """Return the same of version 1, whose quota without a limit is -1."""
+    """Return the cores that ``cpu.cfs_quota_us`` pays for; None without a limit, which is -1 there."""
     limit, period = (next(_lines(folder / f"cpu.cfs_{name}_us"), "-1") for name in ("quota", "period"))
     return int(limit) / int(period) if int(limit) > 0 and int(period) > 0 else None
 

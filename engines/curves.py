@@ -13,12 +13,14 @@ import logging
 import math
 import os
 import statistics
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
 from mezzotint.engines.backend import Engine
+from mezzotint.engines.folders import whole_file
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.rows import Curve
 from mezzotint.engines.sizes import Size, parse_size
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 MAX_ROUNDS = 5
 SURE_ROUNDS = 3
 _MAX_SIZES = 32  # of one engine; those that were measured longest ago go
+_one_at_a_time = threading.Lock()
 
 Rounds: TypeAlias = Mapping[int, Sequence[float]]
 """Milliseconds of a call by row count: one of each round of measuring, the newest last."""
@@ -78,28 +81,27 @@ def read_rounds(file: Path) -> dict[Size, Rounds]:
 def add_rounds(file: Path, size: Size, new: Rounds) -> dict[int, float]:
     """Keep further measurements of one size, the newest ``MAX_ROUNDS`` of each row count; returns its curve of now.
 
-    The file is written whole or not at all, and a cache that cannot be written is no error. Of two processes that
-    write at one time one's measurement is lost, which costs nothing but that.
+    The file is written whole or not at all, and a cache that cannot be written is no error. Instances of one process
+    wait for each other; of two processes that write at one time one's measurement is lost, which costs nothing more.
     """
-    kept = read_rounds(file)
-    before = kept.pop(size, {})
-    merged = {
-        rows: [*before.get(rows, ()), *(round(ms, 3) for ms in new.get(rows, ()))][-MAX_ROUNDS:]
-        for rows in sorted({*before, *new})
-    }
-    kept[size] = merged
-    for oldest in list(kept)[:-_MAX_SIZES]:
-        del kept[oldest]
-    _write(file, {str(size): by_rows for size, by_rows in kept.items()})
+    with _one_at_a_time:
+        kept = read_rounds(file)
+        before = kept.pop(size, {})
+        merged = {
+            rows: [*before.get(rows, ()), *(round(ms, 3) for ms in new.get(rows, ()))][-MAX_ROUNDS:]
+            for rows in sorted({*before, *new})
+        }
+        kept[size] = merged
+        for oldest in list(kept)[:-_MAX_SIZES]:
+            del kept[oldest]
+        _write(file, {str(size): by_rows for size, by_rows in kept.items()})
     return curve_of(merged)
 
 
 def _write(file: Path, content: Mapping[str, Rounds]) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        with whole_file(file) as unfinished:
+            unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
     except OSError as error:
         logger.warning("%s: cannot be written (%s); it is measured again at the next start", file, error)
 

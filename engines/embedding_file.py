@@ -52,12 +52,16 @@ def parse_embedding_path(text: str) -> EmbeddingPath:
 def embedding_files(given: EmbeddingPath) -> Iterator[EmbeddingPath]:
     """Return the files of a path: itself, or those of a folder whose suffixes are ``SUFFIXES``, by name.
 
-    Raises EmbeddingError where a folder has none, or is given a name.
+    Raises EmbeddingError where a folder has none, is given a name, or cannot be read.
     """
-    if not given.path.is_dir():
+    try:
+        is_folder = given.path.is_dir()
+        found = sorted(path for path in given.path.iterdir() if path.suffix.lower() in SUFFIXES) if is_folder else []
+    except OSError as error:
+        raise _unreadable(given.path, error) from None
+    if not is_folder:
         yield given
         return
-    found = sorted(path for path in given.path.iterdir() if path.suffix.lower() in SUFFIXES)
     if given.name or not found:
         why = "is a folder, and a name is one file's" if given.name else f"holds no file of {', '.join(SUFFIXES)}"
         raise EmbeddingError(f"embedding {given.path}: {why}; name the file")
@@ -80,10 +84,14 @@ def read_embedding(given: EmbeddingPath) -> Embedding:
                 raise ValueError(f"its suffix is none of {', '.join(SUFFIXES)}")
         name, vectors = _embedding(held)
     except OSError as error:
-        raise EmbeddingError(f"embedding {path}: cannot be read ({error.strerror}); check the path") from None
+        raise _unreadable(path, error) from None
     except ValueError as error:
-        raise EmbeddingError(f"embedding {path}: is none that can be used: {error}") from None
+        raise EmbeddingError(f"embedding {path}: cannot be used: {error}") from None
     return Embedding(given.name or name or path.stem, vectors, hashlib.sha256(data).hexdigest())
+
+
+def _unreadable(path: Path, error: OSError) -> EmbeddingError:
+    return EmbeddingError(f"embedding {path}: cannot be read ({error.strerror}); check the path")
 
 
 def _embedding(held: Any) -> tuple[str, npt.NDArray[np.float32]]:

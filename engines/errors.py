@@ -5,6 +5,20 @@ A message says what, what it got, what it expected and what to do. The table fro
 """
 
 
+def first_line(said: object) -> str:
+    """Return the first line of what a library's error says."""
+    return _lines(said)[0]
+
+
+def last_line(said: object) -> str:
+    """Return the last line of what a library's error says, which with tracebacks is the reason."""
+    return _lines(said)[-1]
+
+
+def _lines(said: object) -> list[str]:
+    return str(said).strip().splitlines() or ["it gave no reason"]
+
+
 class MezzotintError(Exception):
     """The root of all errors that a user can cause or mend; its text is one sentence."""
 

@@ -13,14 +13,11 @@ _STALE_SECONDS = 7 * 24 * 3600.0
 @contextmanager
 def whole_folder(output: Path) -> Iterator[Path]:
     """Give a fresh folder to fill; it takes the place of ``output`` when the block ends, and goes where it fails."""
-    folder, old = _beside(output), output.with_name(f".{output.name}.old-{os.getpid()}")
+    folder = _beside(output)
     folder.mkdir()
     try:
         yield folder
-        if output.exists():
-            output.rename(old)
-        folder.rename(output)
-        shutil.rmtree(old, ignore_errors=True)
+        _take_place(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,6 +57,25 @@ def _beside(output: Path) -> Path:
     prefix = f".{output.name}.unfinished-"
     remove_leftovers(output.parent, prefix)
     return output.with_name(f"{prefix}{writer()}")
+
+
+def _take_place(folder: Path, output: Path) -> None:
+    """Move a folder to where another may be, which goes once the new one is there and comes back where that fails.
+
+    What a run left that was killed in between stays until then: it is the only copy of what was there.
+    """
+    prefix = f".{output.name}.old-"
+    old = output.with_name(f"{prefix}{writer()}")
+    if output.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        output.rename(old)
+    try:
+        folder.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise
+    remove_leftovers(output.parent, prefix)
 
 
 def _is_left(path: Path, by: str) -> bool:

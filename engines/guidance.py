@@ -33,6 +33,7 @@ def embedding(scale: float, width: int) -> npt.NDArray[np.float32]:
 
 
 _ONE_PART = (1.0,)
+_LEAST_SHARE = 1e-6  # of their sizes, to which weights must add up: 0.1 + 0.2 - 0.3 is 0 but for rounding
 
 
 class Weights(tuple[float, ...]):
@@ -75,13 +76,13 @@ def alone(parts: Sequence[float] = _ONE_PART) -> Weights:
     weight 1 the second alone is left.
 
     Raises:
-        InvalidRequest: the weights add up to 0 or less.
+        InvalidRequest: the weights add up to 0, but for rounding, or less.
     """
     total = math.fsum(parts)
-    if not total > 0:
+    if not total > _LEAST_SHARE * math.fsum(map(abs, parts)):
         raise InvalidRequest(
-            f"prompt: the weights of its parts between ANDs add up to {total:g}; must be above 0 where they run "
-            "without the negative prompt's row (guidance_start, guidance_end) and for guidance_rescale"
+            f"prompt: the weights of its parts between ANDs add up to {round(total, 6) + 0.0:g}; must be above 0 where "
+            "they run without the negative prompt's row (guidance_start, guidance_end) and for guidance_rescale"
         )
     return Weights(part / total for part in parts)
 
@@ -151,4 +152,6 @@ def _spread(weights: Weights, rows: Array, total: Array) -> Array:
     """Return the factor of one image's sum; its rows are the last of ``rows``, its conditional ones the last of all."""
     xp, first = device.xp(total), rows.shape[0] - len(weights.conditional)
     conditional = combine(rows[first:, ...], [weights.conditional])[0, ...]
-    return xp.std(conditional) / xp.std(total) * weights.rescale + (1.0 - weights.rescale)
+    # numpy before 2 makes float64 of its own float32 scalar and Python's float
+    phi = device.from_host(np.array([weights.rescale, 1.0 - weights.rescale], dtype=np.float32), total)
+    return xp.std(conditional) / xp.std(total) * phi[0] + phi[1]

@@ -5,7 +5,6 @@ The compiler writes it last and nothing changes it after. A new model family add
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -95,15 +94,22 @@ class EngineEntry(_Strict):
     step_ms: dict[int, float] = Field(default_factory=dict)
     resident_bytes: dict[int, int] = Field(default_factory=dict)
 
-    def input_shapes(
-        self, num_rows: int, lengths: Mapping[str, int] = MappingProxyType({})
-    ) -> dict[str, tuple[int, ...]]:
+    def input_shapes(self, num_rows: int, lengths: Mapping[str, int] | None = None) -> dict[str, tuple[int, ...]]:
         """Return the shape of each input by name; axes that ``lengths`` does not name are as the engine was tuned."""
-        lengths = {name: axis.opt for name, axis in self.axes.items()} | dict(lengths) | {"rows": num_rows}
+        each = {name: axis.opt for name, axis in self.axes.items()} | dict(lengths or {}) | {"rows": num_rows}
         return {
-            tensor.name: tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+            tensor.name: tuple(each[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
             for tensor in self.inputs
         }
+
+    def shapes_at(self, end: Literal["min", "opt", "max"]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each input by name with every axis, rows too, at one end of its range or as tuned."""
+        lengths: dict[str, int] = {name: getattr(axis, end) for name, axis in self.axes.items()}
+        return self.input_shapes(lengths.get("rows", 1), lengths)
+
+    def input_of(self, role: str) -> TensorSpec | None:
+        """Return the input of a role; None where it has none."""
+        return next((tensor for tensor in self.inputs if tensor.role == role), None)
 
 
 class MergedEntry(_Strict):
@@ -174,6 +180,10 @@ class LatentEntry(_Strict):
     default_height: int
     default_width: int
     preview: tuple[tuple[float, float, float], ...]
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return [channels, height, width] of the latents of a picture whose sides are given in pixels."""
+        return self.channels, height // self.factor, width // self.factor
 
 
 class TextEntry(_Strict):

@@ -6,8 +6,10 @@ Everything here knows Linux's ``/proc``; elsewhere sizes are 0 and nothing is gi
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +33,10 @@ def anonymous_bytes() -> int:
 def parse_size(text: str) -> int:
     """Read ``2.5GiB``, ``800 MB`` or a number of bytes. Raises ValueError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is no size; write 2.5GiB, 800MB or a number of bytes")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    unit = _UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None or math.isinf(num_bytes := float(found[1]) * unit):
+        raise ValueError(f"{text[:40]!r} is no size; write 2.5GiB, 800MB or a number of bytes")
+    return int(num_bytes)
 
 
 def size_text(num_bytes: int) -> str:
@@ -81,10 +84,9 @@ def give_back() -> None:
 
 
 def trim_heap() -> None:
-    """Give freed memory back to the system, where the C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    """Give freed memory back to the system, where the C library keeps it and can."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _status(field: str) -> int:

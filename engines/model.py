@@ -71,11 +71,6 @@ class Model:
         """The bundle's name."""
         return self.manifest.name
 
-    @property
-    def has_safety_checker(self) -> bool:
-        """Whether a safety checker looks at every picture."""
-        return self._checker is not None
-
     def start(self, request: Request) -> tuple[Image, ...]:
         """Check a request and return its images, ready to be encoded; runs no engine.
 

@@ -11,13 +11,14 @@ from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.request import Request
 from mezzotint.engines.variants import FULL
 
 FORMATS = ("png", "jpeg", "webp")
+_WITH_EXIF = ("jpeg", "webp")
 
 # At 512x512, zlib level 1 takes less than half of level 6's time for a file about a tenth larger.
 _PNG_LEVEL = 1
@@ -25,6 +26,7 @@ _KEY = "parameters"
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _UNICODE = b"UNICODE\0"
 _MAX_EXIF_BYTES = 65_000  # a JPEG segment holds 65,533 bytes, with EXIF's own tables in it
+_ADDED_BYTES = 2_000  # what a picture may add to its request's text: names of samplers, bundles and embeddings
 _NEGATIVE = "Negative prompt:"
 _SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _FEWEST_SETTINGS = 3  # a last line with fewer is part of the prompt, as A1111 reads it
@@ -79,9 +81,28 @@ def parameters_text(
         "Precision": precision,
         "Version": _version(),
     }
-    negative = f"\n{_NEGATIVE} {request.negative_prompt}" if request.negative_prompt else ""
+    prompt, negative_prompt = _prompts(request)
+    negative = f"\n{_NEGATIVE} {negative_prompt}" if negative_prompt else ""
     last_line = ", ".join(f"{key}: {_quote(value)}" for key, value in settings.items() if value)
-    return f"{request.prompt}{negative}\n{last_line}".strip()
+    return f"{prompt}{negative}\n{last_line}".strip()
+
+
+def check_parameters(request: Request, format: str) -> None:  # noqa: A002 - as below
+    """Refuse a request whose ``parameters_text`` is longer than its pictures' format holds, before they are painted.
+
+    Raises:
+        InvalidRequest: it is; names the field that takes the most of it.
+    """
+    if format not in _WITH_EXIF:
+        return
+    text = parameters_text(
+        request, seed=0, sampler_label="", schedule_type="", size=(0, 0), model="", digest="", precision=""
+    )
+    if (num_bytes := len(_comment(text)) + _ADDED_BYTES) > _MAX_EXIF_BYTES:
+        prompt, negative_prompt = _prompts(request)
+        long = {"prompt": prompt, "negative_prompt": negative_prompt, "cache_schedule": _step_cache(request)}
+        long["custom_sigmas"] = _sigmas(request)
+        raise _too_long(max(long, key=lambda field: len(long[field])), num_bytes)
 
 
 def parse_parameters(text: str) -> dict[str, str]:
@@ -140,28 +161,45 @@ def encode_picture(
 
 
 def read_parameters(data: bytes) -> str:
-    """Return the ``parameters`` text of a picture file, or "". Raises InvalidRequest where it is no picture."""
+    """Return the ``parameters`` text of a picture file, or "". Raises InvalidRequest where it is none, or damaged."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (UnidentifiedImageError, OSError, SyntaxError):
+        if picture.format == "PNG":
+            return str(picture.info.get(_KEY, ""))
+        comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    except Exception:  # Pillow lets through whatever its parsers meet in a damaged file
         raise InvalidRequest(f"picture: its {len(data)} bytes are none of {', '.join(FORMATS)}; send one") from None
-    if picture.format == "PNG":
-        return str(picture.info.get(_KEY, ""))
-    comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
-    return comment[len(_UNICODE) :].decode("utf-16-be", "replace") if comment.startswith(_UNICODE) else ""
+    is_text = isinstance(comment, bytes) and comment.startswith(_UNICODE)
+    return comment[len(_UNICODE) :].decode("utf-16-be", "replace") if is_text else ""
 
 
 def _exif(parameters: str) -> bytes:
-    comment = _UNICODE + parameters.encode("utf-16-be")
+    comment = _comment(parameters)
     if len(comment) > _MAX_EXIF_BYTES:
-        raise InvalidRequest(
-            f"prompt: its text takes {len(comment)} bytes in a picture's EXIF, which holds {_MAX_EXIF_BYTES}; "
-            "shorten it, or ask for png"
-        )
+        raise _too_long("parameters", len(comment))
     exif = Image.Exif()
     exif.endian = ">"  # as piexif writes it; some readers take the text's byte order from here
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
     return exif.tobytes()
+
+
+def _comment(parameters: str) -> bytes:
+    return _UNICODE + parameters.encode("utf-16-be")
+
+
+def _too_long(field: str, num_bytes: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field}: how the picture was made takes {num_bytes} bytes in its EXIF, which holds {_MAX_EXIF_BYTES}; "
+        "shorten it, or ask for png"
+    )
+
+
+def _prompts(request: Request) -> tuple[str, str]:
+    """Return the prompts that a picture is painted of: none where states stand in their place."""
+    return (
+        request.prompt if request.prompt_states is None else "",
+        request.negative_prompt if request.negative_prompt_states is None else "",
+    )
 
 
 def _number(value: float) -> str:
@@ -206,8 +244,12 @@ def _other_options(request: Request, num_tiles: int) -> dict[str, str]:
         "Clip skip": str(request.clip_skip) if request.clip_skip > 1 else "",
         "Eta DDIM": _number(request.eta) if request.eta else "",
         "Spacing": request.spacing,
-        "Sigmas": " ".join(map(_number, request.custom_sigmas)),
+        "Sigmas": _sigmas(request),
     }
+
+
+def _sigmas(request: Request) -> str:
+    return " ".join(map(_number, request.custom_sigmas))
 
 
 def _interval(request: Request) -> str:

@@ -9,7 +9,7 @@ from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.evaluations import most_rows, unet_calls
 from mezzotint.engines.hires import LANCZOS
 from mezzotint.engines.image import Image
-from mezzotint.engines.manifest import EngineEntry, Manifest
+from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.noise import NoiseStream
 from mezzotint.engines.prompt import Prompts
 from mezzotint.engines.prompts.rows import Saying, rows_of
@@ -39,8 +39,10 @@ class Planner:
         self._prompts = prompts
         self._whole_pixels = whole_pixels
         self._has_check = manifest.safety is not None
-        self._guidance_width = _width_of(manifest.engine(Component.UNET), guidance.GUIDANCE)
-        self._fills_in = any(tensor.role == MASK for tensor in manifest.engine(Component.UNET).inputs)
+        unet = manifest.engine(Component.UNET)
+        taken = unet.input_of(guidance.GUIDANCE)
+        self._guidance_width = 0 if taken is None else int(taken.axes[-1])
+        self._fills_in = unet.input_of(MASK) is not None
         self._schedule = manifest.schedule.noise_schedule()
         self._plan = lru_cache(maxsize=256)(self._make_plan)
 
@@ -59,18 +61,16 @@ class Planner:
         """
         check_request(request, self._manifest)
         name = sampler_of(request, self._manifest)
-        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        the_plan = self._plan(name, request.steps, *levels, request.start.skipped_steps(request.steps))
+        the_plan = self._plan_of(request, name, request.steps, request.start.skipped_steps(request.steps))
         calls = unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width))
         then = self._second_walk(request, name)
         num_rows = most_rows((*calls, *(then.calls if then else ())), request, self._manifest)
         said = [Saying("negative_prompt", request.negative_prompt, request.negative_prompt_states)]
         said += [Saying("prompt", part.text, request.prompt_states) for part in request.parts]
         rows = rows_of(self._prompts, said[-num_rows:], the_plan.num_steps, self._manifest)
-        latents = self._manifest.latents
-        height, width = size_of(request, self._manifest)
-        shape = (latents.channels, height // latents.factor, width // latents.factor)
-        given = read_given(request.start, (height, width), fills_in=self._fills_in)
+        size = size_of(request, self._manifest)
+        shape = self._manifest.latents.shape(*size)
+        given = read_given(request.start, size, fills_in=self._fills_in)
         decoder, tiling = self._decoding(request, shape[1:])
         if then is not None and not then.from_pixels:
             decoder, tiling = (), None
@@ -98,9 +98,25 @@ class Planner:
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return a sentence for each thing that the request asked for and will not get."""
-        if request.negative_prompt and self._guidance_width:
-            return ("negative_prompt: is not looked at, since this model takes guidance as an input",)
-        return ()
+        given = {field: getattr(request, f"{field}_states") is not None for field in ("prompt", "negative_prompt")}
+        why = {field: f"{field}_states are there in its place" for field, is_given in given.items() if is_given}
+        if no_row := self._no_negative_row(request):
+            why |= {"negative_prompt": no_row, "negative_prompt_states": no_row}
+        asked = {field: getattr(request, field) for field in why}
+        return tuple(
+            f"{field}: is not looked at, since {why[field]}"
+            for field, value in asked.items()
+            if value is not None and len(value)
+        )
+
+    def _no_negative_row(self, request: Request) -> str:
+        """Return why a request's pictures have no row of the negative prompt; empty where they have one."""
+        if self._guidance_width:
+            return "this model takes guidance as an input"
+        parts = [part.weight for part in request.parts]
+        if len(guidance.weights(request.guidance, parts=parts)) == len(parts):
+            return f"its row has no weight at guidance={request.guidance:g}"
+        return ""
 
     def has_calls(self, key: tuple[Component, str], size: Size) -> bool:
         """Whether an engine is called for pictures of a size: those in tiles have no call of the whole decoder."""
@@ -128,21 +144,24 @@ class Planner:
                 "hires_scale: this model fills in a mask, which an enlarged picture has not; leave it out"
             )
         num_steps, num_skipped = request.hires.walk(request.steps)
-        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
-        the_plan = self._plan(sampler, num_steps, *levels, num_skipped)
-        latents = self._manifest.latents
-        height, width = final_size_of(request, self._manifest)
-        shape = (latents.channels, height // latents.factor, width // latents.factor)
+        the_plan = self._plan_of(request, sampler, num_steps, num_skipped)
+        size = final_size_of(request, self._manifest)
+        shape = self._manifest.latents.shape(*size)
         decoder, tiling = self._decoding(request, shape[1:])
         return SecondWalk(
             plan=the_plan,
             calls=unet_calls(the_plan, request, takes_guidance=bool(self._guidance_width)),
             shape=shape,
-            pixels=(height, width),
+            pixels=size,
             decoder=decoder,
             tiling=tiling,
             from_pixels=request.hires.upscaler == LANCZOS,
         )
+
+    def _plan_of(self, request: Request, sampler: str, num_steps: int, num_skipped: int) -> Plan:
+        """Return the plan of one of a request's walks. Raises InvalidRequest."""
+        levels = (request.sigmas, request.spacing, request.eta, request.custom_sigmas)
+        return self._plan(sampler, num_steps, *levels, num_skipped)
 
     def _make_plan(
         self,
@@ -165,8 +184,3 @@ class Planner:
             custom_sigmas=custom_sigmas,
             num_skipped=num_skipped,
         )
-
-
-def _width_of(entry: EngineEntry, role: str) -> int:
-    """Return the last axis of an engine's input, or 0 where it has none of that role."""
-    return next((int(tensor.axes[-1]) for tensor in entry.inputs if tensor.role == role), 0)

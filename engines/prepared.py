@@ -1,6 +1,6 @@
 """Which row counts each engine is prepared for: those that gain something, as far as memory has room for them.
 
-Imports the manifest and rows alone.
+Predicts from what the manifest says was measured; knows no runtime and loads nothing.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mezzotint.engines.component import Component
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.memory import size_text
-from mezzotint.engines.rows import Curve, knee, split_rows
+from mezzotint.engines.rows import Curve, call_ms, knee
 
 # A guided prompt is two rows, and pictures are decoded one by one; more is split, which costs nothing on a CPU.
 _MAX_PREPARED = dict.fromkeys((Component.VAE_DECODER, Component.VAE_ENCODER, Component.SAFETY_CHECKER), 1)
@@ -54,7 +54,7 @@ class Wanted:
 
     def call_ms(self, num_rows: int, counts: Sequence[int]) -> float:
         """Return the milliseconds of a call that is split over these row counts; 0 where they were not measured."""
-        return sum(self.entry.step_ms.get(part, 0.0) for part in split_rows(num_rows, counts))
+        return call_ms(num_rows, counts, self.entry.step_ms)
 
 
 def row_counts(entry: EngineEntry, curve: Curve | None = None) -> tuple[int, ...]:

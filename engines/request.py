@@ -1,6 +1,6 @@
 """A request for pictures, as every front end states it, and the checks that need nothing but the manifest.
 
-Imports numpy and the engines' own modules. Bad input ends here and never reaches an engine.
+Imports the engines' own modules. Bad input ends here and never reaches an engine.
 """
 
 import itertools
@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mezzotint.engines.component import Component
 from mezzotint.engines.composition import Part, split_and
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
+from mezzotint.engines.given_arrays import Float32Array, check_array, check_sigmas, check_states
+from mezzotint.engines.guidance import GUIDANCE
 from mezzotint.engines.hires import ONCE, Hires
 from mezzotint.engines.manifest import AxisRange, Manifest
 from mezzotint.engines.noise import MAX_SEED
-from mezzotint.engines.prompts.rows import max_chunks
 from mezzotint.engines.schedule import Spacing
 from mezzotint.engines.start import NOTHING, Start
 from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
@@ -27,10 +25,6 @@ from mezzotint.engines.variation import NO_VARIATION, Variation
 MAX_PROMPT_BYTES = 16_384
 MAX_IMAGES = 64
 MAX_GUIDANCE = 100.0
-_LEAST_FALL = 1e-6  # of a level below the one before; solvers divide by the difference of their logarithms
-MIN_SIGMA, MAX_SIGMA = 1e-4, 1e4  # well around what any schedule has, and far from where float32 ends
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -241,40 +235,18 @@ def _check_side(side: str, length: int, manifest: Manifest) -> None:
 
 
 def _check_arrays(request: Request, manifest: Manifest) -> None:
-    height, width = size_of(request, manifest)
-    latents = manifest.latents
-    shape: tuple[int, ...]
-    shape = (request.num_images, latents.channels, height // latents.factor, width // latents.factor)
-    _check_array("latents", request.latents, shape)
-    _check_states("prompt_states", request.prompt_states, manifest)
-    _check_states("negative_prompt_states", request.negative_prompt_states, manifest)
-    if (request.prompt_states is None) != (request.negative_prompt_states is None) and request.guidance > 1:
+    shape = (request.num_images, *manifest.latents.shape(*size_of(request, manifest)))
+    check_array("latents", request.latents, shape)
+    check_states("prompt_states", request.prompt_states, manifest)
+    check_states("negative_prompt_states", request.negative_prompt_states, manifest)
+    has_negative = request.guidance > 1 and manifest.engine(Component.UNET).input_of(GUIDANCE) is None
+    if (request.prompt_states is None) != (request.negative_prompt_states is None) and has_negative:
         raise InvalidRequest(
             "prompt_states and negative_prompt_states: must come together at guidance above 1; send both"
         )
     if request.prompt_states is not None and request.negative_prompt_states is not None:
-        _check_array("negative_prompt_states", request.negative_prompt_states, request.prompt_states.shape)
-    sigmas = request.custom_sigmas
-    if sigmas and len(sigmas) != request.steps:
-        raise InvalidRequest(
-            f"custom_sigmas: has {len(sigmas)} levels; must have one for each of the {request.steps} steps"
-        )
-    falls = all(b <= a * (1 - _LEAST_FALL) for a, b in itertools.pairwise(sigmas))
-    if any(not math.isfinite(s) or s <= 0 for s in sigmas) or not falls:
-        rule = f"each lower than the last by {_LEAST_FALL:g} of it or more"
-        raise InvalidRequest(f"custom_sigmas: must be positive, finite, and {rule}; leave out the last 0")
-    if sigmas and not MIN_SIGMA <= sigmas[-1] <= sigmas[0] <= MAX_SIGMA:
-        raise InvalidRequest(
-            f"custom_sigmas: go from {sigmas[0]:g} to {sigmas[-1]:g}; must be between {MIN_SIGMA:g} and {MAX_SIGMA:g}"
-        )
-
-
-def _check_states(field: str, states: Float32Array | None, manifest: Manifest) -> None:
-    """Refuse states of anything but whole chunks, as many as the bundle was built for."""
-    if states is not None:
-        num_chunks = len(states) // manifest.text.max_tokens if states.ndim else 0
-        count = max(1, min(num_chunks, max_chunks(manifest)))
-        _check_array(field, states, (count * manifest.text.max_tokens, manifest.text.width))
+        check_array("negative_prompt_states", request.negative_prompt_states, request.prompt_states.shape)
+    check_sigmas(request.custom_sigmas, request.steps)
 
 
 def _check_hires(request: Request, manifest: Manifest) -> None:
@@ -288,12 +260,3 @@ def _check_hires(request: Request, manifest: Manifest) -> None:
                 f"hires_scale={request.hires.hires_scale:g}: paints a picture twice, and {field} is for one that is "
                 "painted once; send one of them"
             )
-
-
-def _check_array(field: str, array: Float32Array | None, shape: tuple[int, ...]) -> None:
-    if array is None:
-        return
-    if array.shape != shape or array.dtype != np.float32:
-        raise InvalidRequest(f"{field}: is {array.dtype} {list(array.shape)}; must be float32 {list(shape)}")
-    if not np.isfinite(array).all():
-        raise InvalidRequest(f"{field}: has values that are not finite; send numbers")

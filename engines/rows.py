@@ -29,6 +29,11 @@ def split_rows(num_rows: int, row_counts: Sequence[int]) -> list[int]:
     return parts
 
 
+def call_ms(num_rows: int, row_counts: Sequence[int], step_ms: Curve) -> float:
+    """Return the milliseconds of a call that is split over these row counts; parts that were not measured count 0."""
+    return sum(step_ms.get(part, 0.0) for part in split_rows(num_rows, row_counts))
+
+
 def doublings(most: int) -> tuple[int, ...]:
     """Return 1, 2, 4, … up to ``most``, which is always the last."""
     counts = [1]

@@ -6,11 +6,9 @@ the CPU every row count that was tried gives bit-equal rows; the manifest says w
 """
 
 import contextlib
-import ctypes
 import functools
 import io
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,13 +16,15 @@ import numpy as np
 import onnxruntime as ort
 
 from mezzotint.engines import device
-from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backend import Array, EngineOptions, closed
 from mezzotint.engines.backends import cuda
 from mezzotint.engines.backends.onnxruntime_providers import CPU, ON_CUDA, providers
+from mezzotint.engines.bundle_files import engine_file
 from mezzotint.engines.component import Precision
 from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
+from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed, last_line
 from mezzotint.engines.manifest import EngineEntry
+from mezzotint.engines.memory import trim_heap
 from mezzotint.engines.rows import Rows, call_in_parts
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ONNXRuntimeEngine:
 
     def _call(self, arrays: list[Rows]) -> list[Rows]:
         if self._session is None:
-            raise EngineFailed(f"{self.spec.component} was closed; load its bundle again")
+            raise closed(self.spec)
         try:
             binding = self._session.io_binding()
             for tensor, array in zip(self.spec.inputs, arrays, strict=True):
@@ -119,14 +119,12 @@ class ONNXRuntimeBackend:
             _load_cuda_libraries()
             stream = cuda.gpu(index).stream
         chain = providers(provider, index, spec, options, stream)
-        path = folder / next(iter(spec.files))
-        if not path.is_file():
-            raise BundleError(f"{path}: engine file is missing; compile the bundle again")
+        path = engine_file(folder, spec)
         session = _session(path, chain, spec, options)
         started = session.get_providers()[0]
         if started != provider:
             _check_fallback(name, provider, started, spec, options)
-        _give_back_freed_memory()
+        trim_heap()  # what loading has freed is up to half of what a session takes, and more
         return ONNXRuntimeEngine(session, spec, options, cuda.gpu(index) if started in ON_CUDA else None)
 
     def _provider(self, device: str) -> tuple[str, int]:
@@ -167,7 +165,7 @@ def _session(
             # TensorRT's provider raises this where it does not start, and others leave the session to the CPU
             return _session(path, {CPU: {}}, spec, options)
         raise BundleError(
-            f"{path}: onnxruntime cannot load it on {next(iter(chain))} ({_last_line(error)}); "
+            f"{path}: onnxruntime cannot load it on {next(iter(chain))} ({last_line(error)}); "
             "compile the bundle again or choose another device"
         ) from error
 
@@ -202,16 +200,6 @@ def _session_options(spec: EngineEntry, options: EngineOptions) -> ort.SessionOp
         # Multiply in float32, as 1 says; left alone it rounds activations to int8, which is no faster.
         settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return settings
-
-
-def _give_back_freed_memory() -> None:
-    """Return to the system what loading has freed; glibc keeps it, up to half of what a session takes and more."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
 
 
 BACKEND = ONNXRuntimeBackend()

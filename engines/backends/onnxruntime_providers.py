@@ -65,7 +65,4 @@ def _on(stream: int) -> Settings:
 
 def _shapes(spec: EngineEntry, at: Literal["min", "opt", "max"]) -> str:
     """Return ``sample:1x4x16x16,timestep:1``, the shapes of all inputs at one end of their ranges."""
-    lengths: dict[int | str, int] = {name: getattr(axis, at) for name, axis in spec.axes.items()}
-    return ",".join(
-        f"{tensor.name}:" + "x".join(str(lengths.get(axis, axis)) for axis in tensor.axes) for tensor in spec.inputs
-    )
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in spec.shapes_at(at).items())

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backend import Array, EngineOptions, closed
 from mezzotint.engines.backends.openvino_blobs import Blobs
+from mezzotint.engines.bundle_files import engine_file
 from mezzotint.engines.component import Precision
 from mezzotint.engines.cpus import available_cpus
-from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
+from mezzotint.engines.errors import DeviceNotFound, EngineFailed, last_line
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.memory import anonymous_bytes, release_mapped, releasing_mapped, trim_heap
 from mezzotint.engines.rows import call_in_parts
@@ -56,6 +57,7 @@ class OpenVINOEngine:
         if device.startswith("CPU"):
             threads = options.num_threads or available_cpus()
             self._config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        self._closed = False
         self._blobs: Blobs | None = None
         if options.cache_dir is not None and device.startswith("CPU"):
             self._blobs = Blobs(options.cache_dir, core, device, self._config, path, spec.files)
@@ -84,6 +86,7 @@ class OpenVINOEngine:
 
     def close(self) -> None:
         """Free all compiled models."""
+        self._closed = True
         self._kept.drop(self)
 
     def is_ready(self, inputs: Mapping[str, Array]) -> bool:
@@ -105,6 +108,8 @@ class OpenVINOEngine:
 
     def _compiled(self, shapes: Shapes, arrays: list[Array]) -> ov.InferRequest:
         """Compile for ``shapes``, run ``arrays`` once, and only then let other threads see it."""
+        if self._closed:  # which has dropped all that was compiled, so that every call comes here
+            raise closed(self.spec)
         rows = shapes[0][0]
         predicted = self._shape_bytes.get(rows, 0)
         self._kept.claim(self, shapes, predicted)
@@ -148,8 +153,9 @@ class OpenVINOEngine:
         try:
             yield
         except RuntimeError as error:
-            detail = str(error).strip().splitlines()[-1]
-            raise EngineFailed(f"{self.spec.component} failed on {self.device} at {list(shapes)}: {detail}") from error
+            raise EngineFailed(
+                f"{self.spec.component} failed on {self.device} at {list(shapes)}: {last_line(error)}"
+            ) from error
 
 
 def _hint(core: ov.Core, device: str, spec: EngineEntry) -> str:
@@ -186,15 +192,19 @@ class OpenVINOBackend:
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> OpenVINOEngine:
         """Load one engine; its shapes are compiled when first called."""
         device = self._found(options.device or spec.device)
-        path = folder / next(iter(spec.files))
-        if not path.is_file():
-            raise BundleError(f"{path}: engine file is missing; compile the bundle again")
-        return OpenVINOEngine(self._core, path, spec, device, options)
+        return OpenVINOEngine(self._core, engine_file(folder, spec), spec, device, options)
 
     def _found(self, name: str) -> str:
-        device = name.upper()
-        if device.split(".")[0] not in {found.split(".")[0] for found in self.devices()}:
-            raise DeviceNotFound(f"device {name}: OpenVINO finds no such device; found {', '.join(self.devices())}")
+        """Return a device's name as OpenVINO has it. Raises DeviceNotFound.
+
+        Where there are several of a kind OpenVINO lists each with its number, and the kind alone is the first; where
+        there is one it lists the kind, and number 0 is that.
+        """
+        device, found = name.upper(), self.devices()
+        kind, _, number = device.rpartition(".") if "." in device else (device, "", "0")
+        first_of_kind = number == "0" and any(kind in (other, other.partition(".")[0]) for other in found)
+        if device not in found and not first_of_kind:
+            raise DeviceNotFound(f"device {name}: OpenVINO finds no such device; found {', '.join(found)}")
         return device
 
 

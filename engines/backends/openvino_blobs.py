@@ -18,6 +18,7 @@ from typing import Any
 
 import openvino as ov
 
+from mezzotint.engines.errors import last_line
 from mezzotint.engines.shapes import Shapes
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Blobs:
         try:
             return self._core.import_model(io.BytesIO(blob), self._device, self._import_config)
         except RuntimeError as error:
-            logger.warning("%s: cannot be used (%s); it is compiled again", path, str(error).strip().splitlines()[-1])
+            logger.warning("%s: cannot be used (%s); it is compiled again", path, last_line(error))
             return None
 
     def save(self, shapes: Shapes, compiled: ov.CompiledModel) -> None:
@@ -95,8 +96,7 @@ class Blobs:
                         os.unlink(file.name)
                     raise
         except (OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            logger.warning("%s: cannot be written (%s); the next start compiles again", path, reason)
+            logger.warning("%s: cannot be written (%s); the next start compiles again", path, last_line(error))
 
     def _path(self, shapes: Shapes) -> Path:
         name = json.dumps(self._depends_on | {"shapes": shapes}, sort_keys=True)

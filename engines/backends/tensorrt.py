@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.engines import device
-from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backend import Array, EngineOptions, closed
 from mezzotint.engines.backends import cuda
 from mezzotint.engines.backends.cuda import Gpu
 from mezzotint.engines.backends.tensorrt_plan import (
@@ -28,11 +28,11 @@ from mezzotint.engines.backends.tensorrt_plan import (
     Profile,
     Shape,
     check_capability,
-    check_runtime,
     check_tensors,
     choose_profile,
     layout,
 )
+from mezzotint.engines.bundle_files import engine_file
 from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry
@@ -114,7 +114,7 @@ class TensorRTEngine:
     def _context(self, part: Mapping[str, Array]) -> tuple[Any, dict[str, Shape]]:
         """Return the context of the tightest profile, told the input shapes, and the output shapes that follow."""
         if self._plan is None:
-            raise EngineFailed(f"{self.spec.component} was closed; load its bundle again")
+            raise closed(self.spec)
         profile = choose_profile(self._profiles, {name: array.shape for name, array in part.items()})
         context = self._contexts.get(profile.index)
         if context is None:
@@ -157,10 +157,6 @@ class TensorRTBackend:
         """Return the version of a flavour, by default of the first that is installed. Raises BundleError."""
         return str(find_flavour(flavour)[1].__version__)
 
-    def devices(self) -> tuple[str, ...]:
-        """Return the GPUs that there are."""
-        return tuple(f"cuda:{i}" for i in range(cuda.count()))
-
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Return the precisions that plans are built in, whatever the GPU: a plan's own graph says which it has."""
         return tuple(p for p in Precision if p not in (Precision.BF16, Precision.INT8_BF16, Precision.INT4_WEIGHTS))
@@ -168,10 +164,7 @@ class TensorRTBackend:
     def load(self, folder: Path, spec: EngineEntry, options: EngineOptions) -> TensorRTEngine:
         """Load one plan. Raises BundleError where it is another runtime's, DeviceNotFound where there is no GPU."""
         _, trt = find_flavour(spec.flavour)
-        check_runtime(spec, str(trt.__version__))
-        path = folder / next(iter(spec.files))
-        if not path.is_file():
-            raise BundleError(f"{path}: engine file is missing; compile the bundle again")
+        path = engine_file(folder, spec)
         gpu = cuda.gpu(cuda.device_index(options.device or "cuda"))
         check_capability(spec, gpu.capability)
         gpu.use()

@@ -78,15 +78,6 @@ def check_tensors(spec: EngineEntry, inputs: Mapping[str, str], outputs: Mapping
             )
 
 
-def check_runtime(spec: EngineEntry, version: str) -> None:
-    """Compare the version that a plan was built by with the one that would load it. Raises BundleError."""
-    if spec.backend_version != version:
-        raise BundleError(
-            f"{spec.component}: the plan was built by {spec.flavour or 'TensorRT'} {spec.backend_version}, but "
-            f"{version} is installed; install that version or build the plan again"
-        )
-
-
 def check_capability(spec: EngineEntry, capability: str) -> None:
     """Compare the kind of GPU that a plan was built for with the one that is here. Raises BundleError."""
     if spec.compute_capability and spec.compute_capability != capability:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from mezzotint.engines.backend import Array, EngineOptions
+from mezzotint.engines.backend import Array, EngineOptions, closed
 from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
 from mezzotint.engines.manifest import EngineEntry, TensorSpec
@@ -66,7 +66,7 @@ class TritonEngine:
         """Run rows float32 [rows, ...] of every input; outputs are new arrays. Raises EngineFailed."""
         arrays = {tensor.name: np.ascontiguousarray(inputs[tensor.name], np.float32) for tensor in self.spec.inputs}
         if self._server is None:
-            raise EngineFailed(f"{self.spec.component} was closed; load its bundle again")
+            raise closed(self.spec)
         call = partial(self._call, self._server, list(arrays))
         try:
             outputs = call_in_parts(list(arrays.values()), self.row_counts, call)
@@ -102,10 +102,6 @@ class TritonBackend:
     def version(self, flavour: str = "") -> str:
         """Return the version of the protocol; that of the runtime is the server's matter."""
         return PROTOCOL
-
-    def devices(self) -> tuple[str, ...]:
-        """Return what is known without being told an address."""
-        return (INSIDE,)
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """Return nothing: nothing is compiled for this backend, but exported (`mezzotint export-triton`)."""

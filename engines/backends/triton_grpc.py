@@ -8,7 +8,7 @@ import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from mezzotint.engines.backends.triton import CallFailed, NoServer, Rows
-from mezzotint.engines.errors import DeviceNotFound
+from mezzotint.engines.errors import DeviceNotFound, first_line
 from mezzotint.engines.remote import DIGEST
 
 _ASK_SECONDS = 10.0
@@ -74,5 +74,5 @@ class _Failures:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, InferenceServerException):
-            message = str(error.message()).strip().splitlines()[0]
-            raise (NoServer if error.status() == _AWAY else CallFailed)(message) from error
+            kind = NoServer if error.status() == _AWAY else CallFailed
+            raise kind(first_line(error.message() or "")) from error

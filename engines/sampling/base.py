@@ -123,6 +123,13 @@ class Setup:
         """The steps that are made."""
         return self.num_steps - self.num_skipped
 
+    @property
+    def steps_text(self) -> str:
+        """How a refusal names the steps: by the field alone where all are made, since else nobody sent that number."""
+        if not self.num_skipped:
+            return f"steps={self.num_steps}"
+        return f"the last {self.num_left} of {self.num_steps} steps, which the strength leaves"
+
 
 @dataclass(frozen=True, slots=True)
 class Sampler:

@@ -2,12 +2,10 @@
 
 import math
 
+from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.sampling.base import Level, Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.sampling.levels import multistep_levels, preserving
+from mezzotint.engines.sampling.levels import FEW_STEPS, multistep_levels, preserving
 from mezzotint.engines.schedule import SigmaSpacing
-
-_FEW_STEPS = 15
-"""Below as many, diffusers makes the last step first order (``lower_order_final``)."""
 
 
 def deis_weight(own: float, other: float, here: float, there: float) -> float:
@@ -47,20 +45,38 @@ def deis_2_step(before: float, here: float, there: float) -> Step:
 def deis(setup: Setup) -> Trajectory:
     """Second order but for the first step; ends at the lowest trained level, not at 0, as in diffusers.
 
-    Where levels are spread, the lowest is that of the last evaluation, so that the last step stands still.
+    Where levels are spread, the lowest is that of the last evaluation, so that the last step stands still. Levels of
+    the request's own end in 0, to which a step is first order, since the integral's line has no value there.
+
+    Raises:
+        InvalidRequest: the only step would stand still, or two share a noise level.
     """
     timesteps, sigmas = multistep_levels(setup, "deis")
-    spread = setup.sigmas is not SigmaSpacing.AS_TRAINED or bool(setup.custom_sigmas)
-    sigmas = [*sigmas, sigmas[-1] if spread else float(setup.schedule.sigmas[0])]
+    end = _end(setup, sigmas[-1])
+    sigmas = [*sigmas, end]
     evaluations = []
     for i, timestep in enumerate(timesteps):
-        is_last = i == setup.num_left - 1 and setup.num_steps < _FEW_STEPS
+        is_last = i == setup.num_left - 1 and (setup.num_steps < FEW_STEPS or not end)
         if i == 0 or is_last:
             step = deis_1_step(sigmas[i], sigmas[i + 1])
         else:
             step = deis_2_step(sigmas[i - 1], sigmas[i], sigmas[i + 1])
         evaluations.append(preserving(timestep, sigmas[i], step, i + 1))
     return Trajectory(1.0, evaluations)
+
+
+def _end(setup: Setup, lowest: float) -> float:
+    """Return the noise over signal that the last step leads to. Raises InvalidRequest."""
+    if setup.custom_sigmas:
+        return 0.0
+    if setup.sigmas is SigmaSpacing.AS_TRAINED:
+        return float(setup.schedule.sigmas[0])
+    if setup.num_steps == 1:
+        raise InvalidRequest(
+            f"steps=1: deis with {setup.sigmas.value} noise levels stands still in its last step, so that one step "
+            "makes no picture; use at least 2, or euler"
+        )
+    return lowest
 
 
 DEIS = Sampler(name="deis", label="DEIS", diffusers="DEISMultistepScheduler", num_kept=1, trajectory=deis)

@@ -8,11 +8,8 @@ import math
 from collections.abc import Sequence
 
 from mezzotint.engines.sampling.base import Level, Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.sampling.levels import log_snr, multistep_levels, preserving
+from mezzotint.engines.sampling.levels import FEW_STEPS, log_snr, multistep_levels, preserving
 from mezzotint.engines.schedule import SigmaSpacing
-
-_FEW_STEPS = 15
-"""Below as many, diffusers makes the last step but one at most second order (``lower_order_final``)."""
 
 
 def sde_step(known: Sequence[float], there: float, num_kept: int) -> Step:
@@ -65,7 +62,7 @@ def _walk(setup: Setup, name: str, most: int) -> Trajectory:
     for i, timestep in enumerate(timesteps):
         left = setup.num_left - i
         order = min(most, i + 1)
-        if left == 1 or (left == 2 and setup.num_steps < _FEW_STEPS):
+        if left == 1 or (left == 2 and setup.num_steps < FEW_STEPS):
             order = min(order, left)
         step = sde_step(sigmas[i - order + 1 : i + 1][::-1], sigmas[i + 1], most - 1)
         evaluations.append(preserving(timestep, sigmas[i], step, i + 1, draws=True))

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.sampling.euler import ancestral, euler_step
+from mezzotint.engines.sampling.euler import ancestral, last_euler
 from mezzotint.engines.sampling.kdpm2 import to_middle_step
 from mezzotint.engines.sampling.levels import exploding, exploding_levels, mean_level
 from mezzotint.engines.schedule import SigmaSpacing
@@ -62,7 +62,7 @@ def dpmpp_2s_ancestral(setup: Setup) -> Trajectory:
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, to_middle_step(here, middle), i))
         evaluations.append(exploding(between, middle, dpmpp_2s_step(here, down, up), i + 1, draws=True))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
+    evaluations.append(last_euler(setup, timesteps, sigmas))
     return Trajectory(initial_scale, evaluations)
 
 
@@ -76,7 +76,7 @@ def dpmpp_sde(setup: Setup) -> Trajectory:
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, noisy_middle_step(here, middle), i, draws=True))
         evaluations.append(exploding(between, middle, dpmpp_sde_step(here, middle, there), i + 1, draws=True))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
+    evaluations.append(last_euler(setup, timesteps, sigmas))
     return Trajectory(initial_scale, evaluations)
 
 

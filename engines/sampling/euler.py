@@ -2,9 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
+from mezzotint.engines.sampling.base import Evaluation, Sampler, Setup, Step, Trajectory, V, Values
 from mezzotint.engines.sampling.levels import exploding, exploding_levels
 
 
@@ -31,6 +31,14 @@ def euler_ancestral_step(sigma: float, sigma_next: float) -> Step:
         return (at.x + at.eps * (sigma_down - sigma) + at.noise * sigma_up,)
 
     return step
+
+
+def last_euler(setup: Setup, timesteps: Sequence[float], sigmas: Sequence[float]) -> Evaluation:
+    """Return the last step of samplers that evaluate twice a step: Euler's to sigma 0, where no second one can be made.
+
+    ``sigmas`` end in 0, as ``exploding_levels`` returns them.
+    """
+    return exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], sigmas[-1]), setup.num_left)
 
 
 def euler(setup: Setup) -> Trajectory:

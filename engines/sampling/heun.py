@@ -1,7 +1,7 @@
 """Heun's method: Karras et al. 2022, "Elucidating the Design Space" (arXiv 2206.00364), algorithm 1."""
 
 from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.sampling.euler import euler_step
+from mezzotint.engines.sampling.euler import last_euler
 from mezzotint.engines.sampling.levels import exploding, exploding_levels
 
 
@@ -33,7 +33,7 @@ def heun(setup: Setup) -> Trajectory:
         here, there = sigmas[i], sigmas[i + 1]
         evaluations.append(exploding(timesteps[i], here, heun_predictor(here, there), i))
         evaluations.append(exploding(timesteps[i + 1], there, heun_corrector(here, there), i + 1))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
+    evaluations.append(last_euler(setup, timesteps, sigmas))
     return Trajectory(initial_scale, evaluations)
 
 

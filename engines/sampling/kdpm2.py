@@ -6,7 +6,7 @@ A midpoint method: the slope in the middle of a step, on a log scale, is that of
 import numpy as np
 
 from mezzotint.engines.sampling.base import Sampler, Setup, Step, Trajectory, V, Values
-from mezzotint.engines.sampling.euler import ancestral, euler_step
+from mezzotint.engines.sampling.euler import ancestral, last_euler
 from mezzotint.engines.sampling.levels import exploding, exploding_levels, mean_level
 from mezzotint.engines.schedule import SigmaSpacing
 
@@ -51,7 +51,7 @@ def _walk(setup: Setup, *, is_ancestral: bool) -> Trajectory:
         between = float(setup.schedule.timesteps_at(np.array(middle)))
         evaluations.append(exploding(timesteps[i], here, to_middle_step(here, middle), i))
         evaluations.append(exploding(between, middle, whole_step(here, down, up), i + 1, draws=is_ancestral))
-    evaluations.append(exploding(timesteps[-1], sigmas[-2], euler_step(sigmas[-2], 0.0), setup.num_left))
+    evaluations.append(last_euler(setup, timesteps, sigmas))
     return Trajectory(initial_scale, evaluations)
 
 

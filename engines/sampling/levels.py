@@ -14,6 +14,9 @@ from mezzotint.engines.schedule import SigmaSpacing, Spacing, spread_sigmas
 NUM_DISTILLED = 50
 """The timesteps of LCM's and TCD's distillation, diffusers' ``original_inference_steps``."""
 
+FEW_STEPS = 15
+"""Below as many, diffusers makes the steps before the end of a lower order (``lower_order_final``)."""
+
 
 def exploding_levels(setup: Setup) -> tuple[list[float], list[float], float]:
     """Return (timesteps, sigmas that end in 0, initial scale) of k-diffusion's variance-exploding samplers.
@@ -80,7 +83,7 @@ def check_falling(sigmas: Sequence[float], setup: Setup, name: str) -> None:
     """Refuse noise levels of which two are the same. Raises InvalidRequest."""
     if any(there >= here for here, there in itertools.pairwise(sigmas)):
         raise InvalidRequest(
-            f"steps={setup.num_steps}: {name} with {setup.spacing.value} spacing meets one noise level twice; "
+            f"{setup.steps_text}: {name} with {setup.spacing.value} spacing meets one noise level twice; "
             "use fewer steps or euler"
         )
 
@@ -108,7 +111,7 @@ def distilled_timesteps(setup: Setup, name: str) -> list[int]:
     if not stride:
         raise InvalidRequest(f"sampler={name}: needs {NUM_DISTILLED} trained timesteps; use ddim")
     if setup.num_steps > NUM_DISTILLED:
-        raise InvalidRequest(f"steps={setup.num_steps}: {name} takes at most {NUM_DISTILLED}; 4 to 8 are usual")
+        raise InvalidRequest(f"{setup.steps_text}: {name} takes at most {NUM_DISTILLED}; 4 to 8 are usual")
     distilled: npt.NDArray[np.int64] = np.arange(NUM_DISTILLED, 0, -1) * stride - 1
     picked = np.floor(np.linspace(0, NUM_DISTILLED, setup.num_steps, endpoint=False)).astype(np.int64)
     return [int(timestep) for timestep in distilled[picked][setup.num_skipped :].tolist()]

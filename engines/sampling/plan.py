@@ -6,7 +6,7 @@ latents are. No random numbers are made here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Array: TypeAlias = Any
 """An array of any library that follows the Python array API: numpy, CuPy, array_api_strict."""
 
 Float32Array = npt.NDArray[np.float32]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,8 +109,8 @@ def plan(
         coefficients=_frozen(coefficients),
         denoised=_frozen(denoised),
         # An unused draw before a used one is made too: diffusers draws it, and the stream must stay in step.
-        needs_noise=draws & np.logical_or.accumulate(uses_noise[::-1])[::-1],
-        steps=np.array([evaluation.num_done for evaluation in evaluations], dtype=np.int64),
+        needs_noise=_read_only(draws & np.logical_or.accumulate(uses_noise[::-1])[::-1]),
+        steps=_read_only(np.array([evaluation.num_done for evaluation in evaluations], dtype=np.int64)),
         levels=_frozen([*seen, (1.0, 0.0)]),
     )
 
@@ -164,6 +165,9 @@ def _check(sampler: Sampler, schedule: NoiseSchedule, num_steps: int, sigmas: Si
 
 
 def _frozen(values: Any) -> Float32Array:
-    array = np.array(values, dtype=np.float32)
+    return _read_only(np.array(values, dtype=np.float32))
+
+
+def _read_only(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     array.setflags(write=False)
     return array

@@ -126,7 +126,7 @@ def pndm(setup: Setup) -> Trajectory:
         InvalidRequest: there are fewer than four steps.
     """
     if setup.num_left <= _NUM_RUNGE_KUTTA:
-        raise InvalidRequest(f"steps={setup.num_left}: pndm takes at least {_NUM_RUNGE_KUTTA + 1}; use plms for fewer")
+        raise InvalidRequest(f"{setup.steps_text}: pndm takes at least {_NUM_RUNGE_KUTTA + 1}; use plms for fewer")
     levels, timesteps = _Levels(setup), whole_timesteps(setup)
     stride = setup.schedule.num_train_timesteps // setup.num_steps
     half = stride // 2

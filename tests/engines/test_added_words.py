@@ -225,9 +225,7 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, write: Write, vecto
 def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "toy.safetensors"
     save_file({"clip_g": GOOD, "clip_l": GOOD.clone()}, path)
-    assert "toy.safetensors: is none that can be used: it holds clip_g, clip_l, where one token's" in refusal(
-        tmp_path, path
-    )
+    assert "toy.safetensors: cannot be used: it holds clip_g, clip_l, where one token's" in refusal(tmp_path, path)
     save_file({"emb_params": GOOD.int()}, path)
     assert "its tensor is of I32, where floats are expected" in refusal(tmp_path, path)
     path.write_bytes(path.read_bytes()[:20])

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
+from mezzotint.engines.backend import Engine, EngineOptions
 from mezzotint.engines.backends import get_backend
 from mezzotint.engines.bundle import (
     RESERVED_BYTES,
@@ -24,9 +25,11 @@ from mezzotint.engines.bundle import (
 from mezzotint.engines.component import Component
 from mezzotint.engines.errors import BundleError, DeviceNotFound
 from mezzotint.engines.generate import generate
-from mezzotint.engines.manifest import MANIFEST, read_manifest
+from mezzotint.engines.manifest import MANIFEST, EngineEntry, read_manifest
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
+from mezzotint.engines.variants import FULL
+from tests.fakes import fake_model
 
 HERE = LoadOptions(devices={}, cache=False)
 
@@ -64,6 +67,40 @@ def test_a_large_damaged_file_is_refused_before_anything_is_made_and_is_the_reas
         raise RuntimeError("an engine could not be compiled")
     with pytest.raises(BundleError, match=r"unet\.bin: sha256 is"):
         open_bundle(bundle, HERE)
+
+
+def test_a_large_damaged_file_is_the_reason_of_an_engine_that_cannot_be_loaded(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mezzotint.engines.bundle._LARGE_BYTES", 1 << 20)
+    weights = bundle / "unet.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(get_backend("openvino"), "load", lambda *_: failed())
+    with pytest.raises(BundleError, match=r"unet\.bin: sha256 is"):
+        open_bundle(bundle, HERE)
+
+
+def test_engines_that_were_loaded_before_one_that_fails_are_closed(
+    emoji_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = fake_model(tmp_path)
+    closed = list[Component]()
+
+    def load(_folder: Path, spec: EngineEntry, _options: EngineOptions) -> Engine:
+        if spec.component is Component.VAE_DECODER:
+            failed()
+        engine = model.engines[spec.component, FULL]
+        monkeypatch.setattr(engine, "close", lambda: closed.append(spec.component))
+        return engine
+
+    monkeypatch.setattr(get_backend("openvino"), "load", load)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        open_bundle(emoji_bundle, HERE)
+    assert set(closed) == {Component.TEXT_ENCODER, Component.UNET}
+
+
+def failed() -> NoReturn:
+    raise RuntimeError("out of memory")
 
 
 def test_a_missing_engine_file_is_one_sentence(bundle: Path) -> None:

@@ -92,11 +92,13 @@ def test_outside_of_the_guidance_interval_the_parts_run_alone() -> None:
     assert rows == [(0.5, 0.5), (-3.0, 2.0, 2.0), (-3.0, 2.0, 2.0), (0.5, 0.5)]
 
 
+@pytest.mark.parametrize("prompt", ["a AND b :-1", "a :0.1 AND b :0.2 AND c :-0.3"])  # the latter by rounding alone
 @pytest.mark.parametrize("field", [{"guidance_end": 0.5}, {"guidance_rescale": 0.7}])
-def test_parts_that_cancel_out_are_refused_where_they_would_run_alone(field: dict[str, float]) -> None:
+def test_parts_that_cancel_out_are_refused_where_they_would_run_alone(field: dict[str, float], prompt: str) -> None:
+    assert len(set(calls_of(prompt=prompt))) == 1
     assert set(calls_of(prompt="a AND b :-1")) == {(1.0, 2.0, -2.0)}
     with pytest.raises(InvalidRequest, match="the weights of its parts between ANDs add up to 0; must be above 0"):
-        calls_of(prompt="a AND b :-1", **field)
+        calls_of(prompt=prompt, **field)
 
 
 def test_given_states_are_one_part_whatever_the_prompt_says() -> None:

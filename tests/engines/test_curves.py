@@ -1,10 +1,12 @@
 """This host's step times, and what follows from them."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mezzotint.engines import timing
+from mezzotint.engines import curves, timing
 from mezzotint.engines.bundle import LoadOptions, curve_files, open_bundle, wanted_engines
 from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.component import Component
@@ -12,6 +14,7 @@ from mezzotint.engines.curves import (
     MAX_ROUNDS,
     SURE_ROUNDS,
     EngineCurves,
+    Rounds,
     add_rounds,
     curve_of,
     is_sure,
@@ -68,6 +71,21 @@ def test_the_sizes_that_were_measured_longest_ago_go(tmp_path: Path) -> None:
     assert [size.height for size in read_rounds(file)] == list(range(9, 41))
 
 
+def test_instances_that_write_at_one_time_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "curve.json"
+
+    def slow(path: Path) -> dict[Size, Rounds]:
+        found = read_rounds(path)
+        time.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(curves, "read_rounds", slow)
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(add_rounds, file, OWN, {rows: [float(rows)]}) for rows in range(1, 9)]:
+            future.result()
+    assert read_rounds(file) == {OWN: {rows: [float(rows)] for rows in range(1, 9)}}
+
+
 DAMAGED = (
     *("", "{", "[1]", '{"x": {"1": [1]}}', '{"1x1x1": {"1": null}}', '{"1x1x1": {"0": [1]}}', '{"1": 2.5}'),
     *('{"1x1x1": {"1": [-1]}}', '{"1x1x1": {"1": []}}', '{"1x1x-1": {"1": [1]}}', '{"1x1x1": {"1": [NaN]}}'),
@@ -90,13 +108,13 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyte
 
 def test_a_size_that_was_not_measured_is_scaled_by_area_from_the_nearest_that_was() -> None:
     entry = fake_manifest().engine(*UNET).model_copy(update={"step_ms": {1: 10.0, 2: 12.0}})
-    curves = EngineCurves(entry, OWN)
-    assert curves.at(OWN) == {1: 10.0, 2: 12.0}
-    assert curves.at(LARGE) == {1: 40.0, 2: 48.0}
-    curves.learn(LARGE, {1: 30.0, 2: 60.0})
-    assert curves.at(LARGE) == {1: 30.0, 2: 60.0}
-    assert curves.at(Size(16, 12, 8)) == {1: 22.5, 2: 45.0}  # three quarters of the large one
-    assert curves.at(Size(8, 9, 8)) == pytest.approx({1: 11.25, 2: 13.5})
+    known = EngineCurves(entry, OWN)
+    assert known.at(OWN) == {1: 10.0, 2: 12.0}
+    assert known.at(LARGE) == {1: 40.0, 2: 48.0}
+    known.learn(LARGE, {1: 30.0, 2: 60.0})
+    assert known.at(LARGE) == {1: 30.0, 2: 60.0}
+    assert known.at(Size(16, 12, 8)) == {1: 22.5, 2: 45.0}  # three quarters of the large one
+    assert known.at(Size(8, 9, 8)) == pytest.approx({1: 11.25, 2: 13.5})
     assert EngineCurves(fake_manifest().engine(*UNET), OWN).at(OWN) == {}
 
 

@@ -68,6 +68,17 @@ def test_a_negative_prompt_is_said_to_be_left_out(distilled: Model) -> None:
     assert warnings == ("negative_prompt: is not looked at, since this model takes guidance as an input",)
 
 
+def test_states_need_no_negative_ones_which_are_said_to_be_left_out(distilled: Model) -> None:
+    text = distilled.manifest.text
+    states = np.zeros((text.max_tokens, text.width), np.float32)
+    assert len(distilled.start(Request(prompt_states=states, guidance=8.0))[0].rows) == 1
+    both = Request(prompt_states=states, negative_prompt_states=states, guidance=8.0)
+    assert len(distilled.start(both)[0].rows) == 1
+    assert distilled.warnings(both) == (
+        "negative_prompt_states: is not looked at, since this model takes guidance as an input",
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*__array__:DeprecationWarning")
 @pytest.mark.parametrize(

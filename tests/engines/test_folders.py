@@ -53,6 +53,28 @@ def test_a_folder_takes_the_place_of_the_old_one_at_once_or_not_at_all(tmp_path:
     assert [path.name for path in output.parent.iterdir()] == ["b"]
 
 
+def test_an_old_folder_that_a_killed_run_left_goes_with_the_next_that_is_whole(tmp_path: Path, dead: int) -> None:
+    output = tmp_path / "b"
+    for name in ("b", f".b.old-{writer()}", f".b.old-{HOST}-{dead}", f".b.old-{HOST}-{os.getppid()}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").touch()
+    with whole_folder(output) as folder:
+        (folder / "new").touch()
+        assert (tmp_path / f".b.old-{HOST}-{dead}" / "old").exists()
+    assert [path.name for path in output.iterdir()] == ["new"]
+    assert {path.name for path in tmp_path.iterdir()} == {"b", f".b.old-{HOST}-{os.getppid()}"}
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    output = tmp_path / "b"
+    with whole_folder(output) as folder:
+        (folder / "old").touch()
+    with pytest.raises(FileNotFoundError), whole_folder(output) as folder:
+        folder.rmdir()
+    assert [path.name for path in output.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_file_takes_the_place_of_the_old_one_at_once_or_not_at_all(tmp_path: Path, fails: bool) -> None:
     output = tmp_path / "deep" / "b"

@@ -11,7 +11,7 @@ import pytest
 
 from mezzotint.compile.build import build
 from mezzotint.engines.backend import EngineOptions
-from mezzotint.engines.backends.openvino import BACKEND
+from mezzotint.engines.backends.openvino import BACKEND, OpenVINOBackend
 from mezzotint.engines.bundle import LoadOptions, open_bundle
 from mezzotint.engines.component import Precision
 from mezzotint.engines.errors import BundleError, DeviceNotFound, EngineFailed
@@ -199,6 +199,32 @@ def test_the_host_chooses_the_device_by_any_case(file: Path) -> None:
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(file: Path) -> None:
     with pytest.raises(DeviceNotFound, match=r"device warp: OpenVINO finds no such device.*; found .*CPU"):
         BACKEND.load(file.parent, tiny_spec(file, "openvino"), EngineOptions(device="warp"))
+
+
+@pytest.mark.parametrize(
+    ("found", "taken", "refused"),
+    [
+        (("CPU", "GPU"), ("cpu", "CPU.0", "gpu", "GPU.0"), ("CPU.3", "GPU.1", "GPU.", "NPU")),
+        (("CPU", "GPU.0", "GPU.1"), ("GPU", "gpu.0", "GPU.1"), ("GPU.7", "GPU.x", "GP")),
+    ],
+)
+def test_a_device_of_a_number_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], taken: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(OpenVINOBackend, "devices", lambda _: found)
+    assert [BACKEND._found(name) for name in taken] == [name.upper() for name in taken]
+    for name in refused:
+        with pytest.raises(DeviceNotFound, match=rf"device {name}: OpenVINO finds no such device; found CPU, GPU"):
+            BACKEND._found(name)
+
+
+def test_a_closed_engine_says_so(file: Path) -> None:
+    engine = BACKEND.load(file.parent, tiny_spec(file, "openvino"), ONE_THREAD)
+    engine.run(tiny_inputs(8))
+    engine.close()
+    for call in (engine.run, engine.prepare):
+        with pytest.raises(EngineFailed, match="unet was closed; load its bundle again"):
+            call(tiny_inputs(8))
 
 
 def test_a_missing_engine_file_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Picture files: what A1111 writes into them comes back, and the same input gives the same bytes."""
 
 import io
+import struct
+import zlib
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from mezzotint.engines.errors import InvalidRequest
 from mezzotint.engines.picture import (
     FORMATS,
     check_format,
+    check_parameters,
     encode_picture,
     parameters_text,
     parse_parameters,
@@ -130,7 +135,68 @@ def test_what_cannot_be_written_is_one_sentence() -> None:
         encode_picture(PIXELS, format="jpeg", parameters="x" * 40_000)
 
 
-@pytest.mark.parametrize("data", [b"", b"text", encode_picture(PIXELS)[:20]])
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("prompt", {"prompt": "x" * 16_384, "negative_prompt": "y" * 16_000}),
+        ("negative_prompt", {"prompt": "x" * 16_000, "negative_prompt": "y" * 16_384}),
+        ("custom_sigmas", {"prompt": "x" * 16_384, "custom_sigmas": tuple(np.geomspace(14, 0.1, 1000).tolist())}),
+    ],
+)
+def test_a_request_that_exif_cannot_hold_is_refused_by_its_longest_field(field: str, values: dict[str, Any]) -> None:
+    request = Request(**values)
+    for format_ in ("jpeg", "webp"):
+        with pytest.raises(InvalidRequest, match=rf"^{field}: how the picture was made takes \d+ bytes in its EXIF"):
+            check_parameters(request, format_)
+    check_parameters(request, "png")
+    check_parameters(request, "raw")
+
+
+@pytest.mark.parametrize("length", [15_000, 15_500, 15_800])
+def test_what_passes_can_be_written(length: int) -> None:
+    request = Request(prompt="x" * length, negative_prompt="y" * length)
+    try:
+        check_parameters(request, "jpeg")
+    except InvalidRequest:
+        assert length > 15_000
+    else:
+        text = text_of(request, model="m" * 200, embeddings="a: 0123456789ab, " * 20)
+        assert read_parameters(encode_picture(PIXELS, format="jpeg", parameters=text)) == text
+
+
+def test_prompts_that_states_stand_in_the_place_of_are_not_written() -> None:
+    states = np.zeros((8, 4), np.float32)
+    request = Request(prompt="a cat", negative_prompt="a dog", prompt_states=states)
+    assert parse_parameters(text_of(request))["Prompt"] == ""
+    assert parse_parameters(text_of(request))["Negative prompt"] == "a dog"
+    assert "a dog" not in text_of(replace(request, negative_prompt_states=states))
+
+
+def too_large() -> bytes:
+    """The first bytes of a PNG that says that it has 30,000 x 30,000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + bytes(12)
+
+
+def with_exif(exif: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "jpeg", exif=exif)
+    return file.getvalue()
+
+
+def commented(comment: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    return exif.tobytes()
+
+
+def test_a_comment_of_another_type_is_no_text() -> None:
+    assert read_parameters(with_exif(commented("typed as ASCII"))) == ""
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", encode_picture(PIXELS)[:20], too_large(), with_exif(b"Exif\0\0no TIFF header")]
+)
 def test_what_is_no_picture_is_one_sentence(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"bytes are none of png, jpeg, webp"):
         read_parameters(data)

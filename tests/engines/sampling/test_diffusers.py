@@ -231,8 +231,9 @@ def test_the_walk_is_diffusers_with_every_setting(
     name: str, sigmas: SigmaSpacing, spacing: Spacing, prediction: Prediction
 ) -> None:
     config = make_config(prediction_type=prediction.value, timestep_spacing=spacing.value)
-    # theirs has no fewer steps of PNDM, and loses the digits of KDPM2 a's low levels in float32
-    for num_steps in (4, 10, 25, 50) if name in ("pndm", "kdpm2_a") else (1, 2, 4, 10, 25, 50):
+    # theirs has no fewer steps of PNDM, loses the digits of KDPM2 a's low levels in float32, and DEIS may stand still
+    few = () if name in ("pndm", "kdpm2_a") or (name == "deis" and FLAGS[sigmas]) else (1, 2)
+    for num_steps in (*few, 4, 10, 25, 50):
         Walk(name, config, sigmas, num_steps).check()
 
 
