@@ -13,7 +13,7 @@ _JOINED = 2  # what marks a place of the ground's colour that is joined to the c
 
 def cut_out(picture: Image.Image) -> Image.Image:
     """Return a picture of a thing on a plain ground with the ground clear (RGBA): what joins its upper left corner."""
-    marked = Image.fromarray(_is_plain(picture).astype(np.uint8))
+    marked = Image.fromarray(_is_plain(picture).astype(np.uint8)).copy()  # one that may be written to
     ImageDraw.floodfill(marked, (0, 0), _JOINED)
     cut = picture.convert("RGBA")
     cut.putalpha(Image.fromarray(np.where(np.asarray(marked) == _JOINED, 0, 255).astype(np.uint8)))
