@@ -118,5 +118,5 @@ class Hires:
                 )
 
 
-ONCE = Hires()
+NO_HIRES = Hires()
 """No second walk."""

@@ -14,11 +14,11 @@ from mezzotint.engines.composition import Part, split_and
 from mezzotint.engines.errors import InvalidRequest, ShapeNotCompiled
 from mezzotint.engines.given_arrays import Float32Array, check_array, check_sigmas, check_states
 from mezzotint.engines.guidance import GUIDANCE
-from mezzotint.engines.hires import ONCE, Hires
+from mezzotint.engines.hires import NO_HIRES, Hires
 from mezzotint.engines.manifest import AxisRange, Manifest
 from mezzotint.engines.noise import MAX_SEED
 from mezzotint.engines.schedule import Spacing
-from mezzotint.engines.start import NOTHING, Start
+from mezzotint.engines.start import NO_START, Start
 from mezzotint.engines.variants import DECODERS, SHALLOW, TINY, has_variant
 from mezzotint.engines.variation import NO_VARIATION, Variation
 
@@ -87,9 +87,9 @@ class Request:
     cache_schedule: tuple[int, ...] = ()
     decoder: str = ""
     clip_skip: int = 0
-    start: Start = NOTHING
+    start: Start = NO_START
     variation: Variation = NO_VARIATION
-    hires: Hires = ONCE
+    hires: Hires = NO_HIRES
 
     @property
     def parts(self) -> tuple[Part, ...]:

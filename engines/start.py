@@ -82,9 +82,9 @@ class Start:
 
     def _check_nothing(self) -> None:
         for name in ("mask", "strength", "mask_blur", "resize_mode"):
-            if getattr(self, name) != getattr(NOTHING, name):
+            if getattr(self, name) != getattr(NO_START, name):
                 raise InvalidRequest(f"{name}: says what becomes of an initial picture, and there is none; send image")
 
 
-NOTHING = Start()
+NO_START = Start()
 """Noise alone."""
