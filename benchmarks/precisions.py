@@ -10,9 +10,11 @@ of whole pictures against diffusers on torch, same seeds.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from typing import Any
 from benchmarks.harness import CpuShare, interleaved, publish
 from benchmarks.processes import Failed, run_mezzotint
 from mezzotint.compile.verify import load_one
+from mezzotint.engines.backend import Engine
 from mezzotint.engines.component import Component
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.timing import distinct_rows
+from mezzotint.engines.variants import FULL, decoder_chain
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8-weights", "int4-weights", "int8-hybrid", "int8", "int8-bf16")
 ROWS = 2
@@ -44,21 +48,31 @@ def compile_all(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str,
     return bundles, reasons
 
 
+def engines_of(bundle: Path, component: Component) -> list[Engine]:
+    """Load a component's engine, or the decoder's parts, which are called in a row."""
+    manifest = read_manifest(bundle)
+    variants = decoder_chain(manifest, FULL) if component is Component.VAE_DECODER else (FULL,)
+    return [load_one(bundle, manifest.engine(component, variant), "", (ROWS,)) for variant in variants]
+
+
+def call(engines: Sequence[Engine], inputs: Mapping[str, Any]) -> None:
+    """Run engines in a row, each on what the one before gives."""
+    for engine in engines:
+        inputs = engine.run(inputs)
+
+
 def time_against_fp32(bundles: dict[str, Path], component: Component, rounds: int) -> dict[str, dict[str, float]]:
-    """Return (ms, ratio to fp32, CPU over wall) of each precision's engine of one component, a call of ROWS rows."""
+    """Return (ms, ratio to fp32, CPU over wall) of each precision's engines of one component, a call of ROWS rows."""
     ratios, shares, plain = {"fp32": 1.0}, {}, []
     for name, bundle in bundles.items():
-        pair = {"fp32": bundles["fp32"]} | {name: bundle}
-        engines = {
-            key: load_one(folder, read_manifest(folder).engine(component), "", (ROWS,)) for key, folder in pair.items()
-        }
-        inputs = distinct_rows(engines["fp32"].spec, ROWS)
+        loaded = {key: engines_of(folder, component) for key, folder in {"fp32": bundles["fp32"], name: bundle}.items()}
+        inputs = distinct_rows(loaded["fp32"][0].spec, ROWS)
         with CpuShare() as share:
-            times = interleaved({key: partial(e.run, inputs) for key, e in engines.items()}, rounds=rounds)
+            times = interleaved({key: partial(call, engines, inputs) for key, engines in loaded.items()}, rounds=rounds)
         ratios[name] = statistics.median(a / b for a, b in zip(times[name], times["fp32"], strict=True))
         shares[name] = share.value
         plain += times["fp32"]
-        for engine in engines.values():
+        for engine in itertools.chain(*loaded.values()):
             engine.close()
     fp32_ms = statistics.median(plain)
     return {name: {"ms": ratios[name] * fp32_ms, "ratio": ratios[name], "share": shares[name]} for name in bundles}
