@@ -128,6 +128,11 @@ class Image:
                 return FULL
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a call was made for it: from then on it holds arrays, though it may wait to be encoded again."""
+        return self.stage is not Stage.ENCODE or self.text is not None
+
+    @property
     def remaining(self) -> int:
         """The model evaluations that are left."""
         later = 0 if self.then is None else self.then.plan.num_evaluations

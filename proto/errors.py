@@ -2,9 +2,15 @@
 
 import grpc
 
-_REQUEST_ID = "request-id"
-_RETRY_AFTER_MS = "retry-after-ms"
-_PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own word, of servers in front of ours; below 0 is never
+REQUEST_ID = "request-id"
+"""The metadata that says a request's id, before its events and where it is refused."""
+
+RETRY_AFTER_MS = "retry-after-ms"
+"""The trailing metadata that says when to try again."""
+
+PUSHBACK_MS = "grpc-retry-pushback-ms"
+"""gRPC's own word, which servers in front of ours send too; below 0 is never."""
+
 _NO_SERVER = "no Mezzotint server answers there; start one with `mezzotint serve BUNDLE`"
 _STRANGER = "its certificate is out of date, or not vouched for by the authority that was given; check the CA file"
 _NO_HOST = "no name server knows that host; check its name"
@@ -53,8 +59,8 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
     """Turn gRPC's error of a call to ``target`` into ours."""
     metadata: dict[str, str | bytes] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code, message = error.code(), error.details() or "the call failed without a word"
-    ours = _REQUEST_ID in metadata
-    begun = _REQUEST_ID in dict(error.initial_metadata() or ())  # type: ignore[attr-defined]
+    ours = REQUEST_ID in metadata
+    begun = REQUEST_ID in dict(error.initial_metadata() or ())  # type: ignore[attr-defined]
     if code is grpc.StatusCode.UNAVAILABLE and begun and not ours:
         message = (
             f"{target}: the server was lost with the request unfinished; send it again, the same seed gives the same "
@@ -69,7 +75,7 @@ def client_error(error: grpc.RpcError, target: str, request_id: str = "") -> Mez
         message = f"{target}: the deadline passed before the request was done; allow it a longer timeout"
     elif code is grpc.StatusCode.CANCELLED and not ours:
         return cancelled(request_id)
-    retry_after = metadata.get(_RETRY_AFTER_MS) or metadata.get(_PUSHBACK_MS)
+    retry_after = metadata.get(RETRY_AFTER_MS) or metadata.get(PUSHBACK_MS)
     return MezzotintClientError(
         code,
         message,

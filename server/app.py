@@ -5,8 +5,9 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -18,8 +19,8 @@ from mezzotint.engines.errors import BundleError, Unavailable
 from mezzotint.engines.manifest import read_manifest
 from mezzotint.engines.sizes import own_size
 from mezzotint.server.access import AccessConfig
-from mezzotint.server.catalog import Catalog, Served
-from mezzotint.server.config import CoreConfig, KserveConfig, LifecycleConfig, ServerConfig
+from mezzotint.server.catalog import Catalog
+from mezzotint.server.config import CoreConfig, KserveConfig, LifecycleConfig, ServerConfig, host_port
 from mezzotint.server.core import Core
 from mezzotint.server.flagged import check_bundle
 from mezzotint.server.front_door import FrontDoor
@@ -36,6 +37,7 @@ from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.observer import Observer
 from mezzotint.server.reflected import reflected
 from mezzotint.server.repository import ModelRepository
+from mezzotint.server.served import Served
 from mezzotint.server.service import SERVICE, Service
 from mezzotint.server.watching import watching
 
@@ -111,10 +113,11 @@ class Server:
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet ready, and return the port. Raises Unavailable where it is taken."""
         await self.set_ready(False)
+        address = host_port(host, port)
         try:
-            found = self._door.bind(self._grpc, f"{host}:{port}")
+            found = self._door.bind(self._grpc, address)
         except RuntimeError:
-            raise Unavailable(f"{host}:{port}: cannot be listened on; is another server there? use `--port`") from None
+            raise Unavailable(f"{address}: cannot be listened on; is another server there? use `--port`") from None
         await self._grpc.start()
         return found
 
@@ -187,12 +190,12 @@ async def serve(
         port = await server.start(config.host, config.port)
         try:
             watch.listen(lambda: server.is_ready)
-            await server.lifecycle.start(bundles)
-            await server.set_ready(True)
-            logger.info("serving %s on %s:%d", ", ".join(catalog.names) or "no model", config.host, port)
-            if ready is not None:
-                ready(port)
-            await stopping.wait()
+            if await _is_done(server.lifecycle.start(bundles), stopping):
+                await server.set_ready(True)
+                logger.info("serving %s on %s", ", ".join(catalog.names) or "no model", host_port(config.host, port))
+                if ready is not None:
+                    ready(port)
+                await stopping.wait()
             logger.info("stopping: finishing what was accepted, for at most %g s", config.drain_seconds)
         finally:
             finished = await server.stop(config.drain_seconds)
@@ -257,6 +260,17 @@ def _names(bundles: Sequence[Path], config: LifecycleConfig) -> list[str]:
             raise BundleError(f"{bundle}: is named {name}, as is {folders[name]}; compile one under another name")
         folders[name] = bundle
     return list(folders)
+
+
+async def _is_done(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:
+    """Do some work unless the server is to stop; returns whether it is done and serving may begin."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        working.result()
+    working.cancel()
+    stopped.cancel()
+    return not stopping.is_set()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mezzotint.engines.component import Component
+from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
@@ -71,9 +72,13 @@ def host_of(engines: Mapping[EngineKey, EngineEntry], rows: int) -> Host:
     Args:
         engines: those that are served, with this host's curves (``engines.bundle.wanted_engines``).
         rows: of a picture in a UNet call: 2 with guidance.
+
+    Raises:
+        BundleError: an engine has no such curve.
     """
     unet = engines[Component.UNET, FULL]
     text = _seconds(engines[Component.TEXT_ENCODER, FULL], rows)
+    _seconds(unet, rows)
     parts = [e for (component, variant), e in engines.items() if component is Component.VAE_DECODER and variant != TINY]
     decoder = sum(_seconds(part, 1) for part in parts)
     return Host(lambda pictures: _seconds(unet, rows * pictures), text + decoder, max(1, max_rows(unet) // rows))
@@ -165,6 +170,13 @@ def _mean_steps(kinds: Sequence[Kind]) -> float:
 
 
 def _seconds(entry: EngineEntry, rows: int) -> float:
-    """Return the seconds of an engine's call of so many rows, split where none of its measured calls holds them."""
+    """Return the seconds of an engine's call of so many rows, split where none of its measured calls holds them.
+
+    Raises BundleError where none was measured.
+    """
     measured = entry.step_ms
+    if not measured:
+        raise BundleError(
+            f"{entry.component} {entry.variant}: has no step times; run `mezzotint tune` on the machine that will serve"
+        )
     return sum(measured[part] for part in split_rows(rows, tuple(measured))) / 1e3

@@ -17,73 +17,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from mezzotint.engines.bundle import Loading
 from mezzotint.engines.errors import InvalidRequest, ModelNotFound, Unavailable
 from mezzotint.engines.manifest import Manifest
-from mezzotint.engines.model import Model
-from mezzotint.engines.request import Request
-from mezzotint.server.events import Event
 from mezzotint.server.health import Failures
-from mezzotint.server.job import ANYONE, Caller
-from mezzotint.server.joins import Handle
-from mezzotint.server.pictures import PictureOptions
-
-
-class Served(Protocol):
-    """What stands behind a name and answers its requests: a ``Core``, or several of them."""
-
-    @property
-    def model(self) -> Model:
-        """The bundle, loaded."""
-        ...
-
-    @property
-    def num_open(self) -> int:
-        """The requests that have not ended."""
-        ...
-
-    @property
-    def num_waiting(self) -> int:
-        """The images that wait to be started."""
-        ...
-
-    @property
-    def num_started(self) -> int:
-        """The images in the making."""
-        ...
-
-    @property
-    def seconds_left(self) -> float:
-        """The engine time that its requests still are, by prediction."""
-        ...
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether what makes its pictures runs."""
-        ...
-
-    def submit(
-        self,
-        request: Request,
-        *,
-        request_id: str,
-        on_event: Callable[[Event], None],
-        picture: PictureOptions | None = None,
-        deadline: float | None = None,
-        caller: Caller = ANYONE,
-    ) -> Handle:
-        """Take a request in without waiting. Raises InvalidRequest, QueueFull, Unavailable."""
-        ...
-
-    def drain(self, timeout: float) -> bool:
-        """Take no more requests and wait for those that are open, or end them; returns whether all have ended."""
-        ...
-
-    def close(self, why: str = ...) -> None:
-        """End what is still open with ``Unavailable``, whose sentence is ``why``, and free the engines."""
-        ...
+from mezzotint.server.served import Served
 
 
 class State(StrEnum):
@@ -118,7 +57,8 @@ class Version:
         bundle: where it was read; None where it has not been, and for a model that was made elsewhere.
         reason: why it is not ready, one sentence; empty where its state says all.
         core: what answers its requests, once it is loaded.
-        loading: its part of the memory budget.
+        loading: its part of the memory budget, until its engines are closed.
+        is_closing: whether they are being closed, and that part given back.
         failures: its calls that failed since it was loaded.
         was_reloaded: whether it has been loaded again because of them.
         used: when a request last asked for it, in seconds of the catalog's clock.
@@ -131,6 +71,7 @@ class Version:
     reason: str = ""
     core: Served | None = None
     loading: Loading | None = None
+    is_closing: bool = False
     failures: Failures | None = None
     was_reloaded: bool = False
     used: float = 0.0
@@ -142,6 +83,14 @@ class Version:
         if self.core is not None:
             return self.core.model.digest
         return self.bundle.digest if self.bundle else ""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The bundle's manifest; None where it has not been read."""
+        core = self.core
+        if core is not None:
+            return core.model.manifest
+        return self.bundle.manifest if self.bundle else None
 
     @property
     def held_bytes(self) -> int:
@@ -175,11 +124,17 @@ class Catalog:
     @property
     def cores(self) -> tuple[Served, ...]:
         """The bundles that are loaded."""
-        return tuple(version.core for version in self.versions if version.core is not None)
+        return tuple(core for version in self.versions if (core := version.core) is not None)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what makes the pictures of all bundles that are loaded runs."""
+        return all(core.is_alive for core in self.cores)
 
     def takes_requests(self, name: str) -> bool:
         """Whether a request for a name is taken in, at once or after a wait."""
-        return name in self._current and self._current[name].state in TAKES_REQUESTS
+        version = self._current.get(name)
+        return version is not None and version.state in TAKES_REQUESTS
 
     def is_current(self, version: Version) -> bool:
         """Whether its name stands for this version."""
@@ -218,8 +173,8 @@ class Catalog:
 
     @property
     def leaving(self) -> tuple[Version, ...]:
-        """The versions that finish what they have accepted."""
-        return tuple(version for version in self._others if version.state is State.UNLOADING)
+        """The versions that finish what they have accepted, or are giving their memory back."""
+        return tuple(version for version in self.versions if version.is_closing or version.state is State.UNLOADING)
 
     def idle(self) -> tuple[Version, ...]:
         """The versions that could be loaded again and that no request needs now, those used longest ago first."""
@@ -277,10 +232,18 @@ class Catalog:
         self._others = [other for other in self._others if other is not version]
 
     def stop(self, version: Version, state: State, reason: str) -> tuple[Served | None, Loading | None]:
-        """Have a version answer no requests; returns what has to be closed and released, if anything."""
-        stopped = version.core, version.loading
-        version.core, version.loading, version.state, version.reason = None, None, state, reason
+        """Have a version answer no requests; returns what has to be closed and released, if anything and by nobody yet.
+
+        Say ``freed`` when that is done.
+        """
+        stopped = version.core, None if version.is_closing else version.loading
+        version.core, version.state, version.reason = None, state, reason
+        version.is_closing |= stopped != (None, None)
         return stopped
+
+    def freed(self, version: Version) -> None:
+        """Note that a version has given its memory back."""
+        version.loading, version.is_closing = None, False
 
     def _leave(self, version: Version) -> None:
         version.state = State.UNLOADING

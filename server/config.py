@@ -48,6 +48,11 @@ class CoreConfig:
             raise MezzotintError(f"policy={self.policy!r}: must be one of {', '.join(POLICIES)}")
 
 
+def host_port(host: str, port: int) -> str:
+    """Return where something listens as HOST:PORT, in brackets where the host is an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """Where the HTTP port for metrics and health listens.

@@ -1,4 +1,4 @@
-"""Between protobuf messages and what the core speaks. With ``service.py`` the only place that knows protobuf."""
+"""Between the messages of our own protocol and what the core speaks."""
 
 import math
 import string
@@ -75,8 +75,7 @@ def parsed(message: M | InvalidRequest) -> M:
 
 def request_id_of(message: pb.GenerateRequest | InvalidRequest) -> str:
     """Return the request's own id, or a fresh one where it has none or none that can be logged."""
-    given = "" if isinstance(message, InvalidRequest) else message.request_id
-    return given if given and is_id(given) else uuid.uuid4().hex
+    return id_or_fresh("" if isinstance(message, InvalidRequest) else message.request_id)
 
 
 def order_of(message: pb.GenerateRequest | InvalidRequest) -> Order:
@@ -156,9 +155,8 @@ def model_info_of(version: Version) -> pb.ModelInfo:
     info = pb.ModelInfo(name=version.name, digest=version.digest, state=state, reason=version.reason)
     if version.core is not None:
         info.max_rows = version.core.model.max_rows[FULL]
-        info.MergeFrom(_built_for(version.core.model.manifest))
-    elif version.bundle is not None:
-        info.MergeFrom(_built_for(version.bundle.manifest))
+    if version.manifest is not None:
+        info.MergeFrom(_built_for(version.manifest))
     return info
 
 
@@ -209,3 +207,8 @@ def _image_of(event: Picture) -> pb.ImageResult:
 def is_id(text: str) -> bool:
     """Return whether a client's id of a request can be logged."""
     return len(text) <= _MAX_ID_LENGTH and set(text) <= _ID_LETTERS
+
+
+def id_or_fresh(given: str) -> str:
+    """Return a client's id of a request, or a fresh one where it is empty or cannot be logged."""
+    return given if given and is_id(given) else uuid.uuid4().hex

@@ -4,10 +4,9 @@ Checking, tokenising, picture encoding and telling events run in a small executo
 event told there would wake its stream, which then holds Python's lock while the next call could begin.
 """
 
-import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,20 +18,20 @@ from mezzotint.engines.image import Image
 from mezzotint.engines.model import EngineKey, Model
 from mezzotint.engines.request import Request
 from mezzotint.engines.rows import Curve
+from mezzotint.engines.shapes import Uses
 from mezzotint.engines.sizes import Size
 from mezzotint.engines.variants import built_rows
 from mezzotint.server.admission import check_priority
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.costs import EngineCosts, later_size, size_of_image
 from mezzotint.server.drain import too_late
-from mezzotint.server.endings import cancelled, ending_of, reason_of
-from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress, Timings
+from mezzotint.server.endings import cancelled, reason_of, report
+from mezzotint.server.events import Accepted, Event, Failed, Finished, Progress
 from mezzotint.server.flagged import without_previews
 from mezzotint.server.forecast import Outlook
 from mezzotint.server.handle import Handle
 from mezzotint.server.job import ANYONE, Caller, Job, Worker
 from mezzotint.server.learn import NOTHING, AskedSizes, Learning, Quiet, WarmUp
-from mezzotint.server.logs import log_ending
 from mezzotint.server.loop import Loop, OnResult
 from mezzotint.server.observer import Call, Observer, Watched
 from mezzotint.server.pictures import Latents, PictureOptions, encode_preview, finish_picture, timings
@@ -40,8 +39,6 @@ from mezzotint.server.policy import POLICIES
 from mezzotint.server.register import Register
 from mezzotint.server.scheduler import Scheduler
 from mezzotint.server.ticket import Departure, Outcome
-
-logger = logging.getLogger(__name__)
 
 _MAX_WORKERS = 4
 
@@ -130,6 +127,10 @@ class Core:
         """Whether the loop's thread, without which no request ever ends, runs."""
         return self._loop.is_alive
 
+    def cache_uses(self) -> Mapping[str, Uses]:
+        """Return how often what the model kept was reused, by the cache's name."""
+        return self.model.cache_uses()
+
     def submit(
         self,
         request: Request,
@@ -174,6 +175,9 @@ class Core:
         for job in self._open:
             self._end(job, Unavailable(why))
         self._loop.stop()
+        for _ in range(len(self._jobs)):  # of each image that the loop has left behind
+            self._jobs.popitem()
+            self._observer.left(self.model.name, Outcome.CANCELLED)
         self._warm_up.join()
         self._executor.shutdown()
         self.model.close()
@@ -197,7 +201,8 @@ class Core:
     def _deliver(self, job: Job, image: Image) -> None:
         if job.ended:
             return
-        job.emit(finish_picture(self.model, image, job.picture, self._spent(job, (image,)), self._on_flagged))
+        spent = timings((image,), arrival=job.arrival, started=job.started, now=self._clock())
+        job.emit(finish_picture(self.model, image, job.picture, spent, self._on_flagged))
         job.num_undelivered -= 1
         if not job.num_undelivered:
             self._end(job, None)
@@ -284,17 +289,10 @@ class Core:
         if not self._scheduler.can_submit(num_entering):
             raise self._scheduler.queue_full(num_entering)
 
-    def _spent(self, job: Job, images: tuple[Image, ...]) -> Timings:
-        started = job.ticket.started if job.ticket else None
-        return timings(images, arrival=job.arrival, started=started, now=self._clock())
-
     def _end(self, job: Job, error: Exception | None) -> None:
         """Write a request's line in the log and tell its caller the ending, unless it has ended."""
         if not job.claim_ending():
             return
-        spent = self._spent(job, job.ticket.images if job.ticket else ())
-        ending = ending_of(self.model.name, job, spent, self._clock(), error)
-        log_ending(logger, ending, job.request)
-        self._observer.ended(ending)
+        report(self._observer, self.model.name, job, self._clock(), error)
         self._open.leave(job)
         job.tell(Finished() if error is None else Failed(error))

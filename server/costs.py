@@ -98,7 +98,7 @@ class EngineCosts:
         return self._of(Component.UNET, variant, size_of_image(image)).max_rows
 
     def usual_max_rows(self) -> dict[str, int]:
-        """Return those at the bundle's own size, by variant."""
+        """Return the most rows of a UNet call that gain something at the bundle's own size, by variant."""
         variants = [variant for component, variant in self._entries if component is Component.UNET]
         return {variant: self._of(Component.UNET, variant, self._own).max_rows for variant in variants}
 

@@ -1,10 +1,13 @@
 """What a request's caller hears: accepted, progress and pictures, and one ending. Knows no wire."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from mezzotint.engines.image import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class Timings:
     denoise_ms: float
     decode_ms: float
     total_ms: float
+
+    @property
+    def stage_ms(self) -> Mapping[Stage, float]:
+        """Those of its engine calls, by stage."""
+        return {Stage.ENCODE: self.encode_ms, Stage.DENOISE: self.denoise_ms, Stage.DECODE: self.decode_ms}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from mezzotint.engines.component import Component
 from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.model import Model
+from mezzotint.server.cache_uses import OfCaches, total
 from mezzotint.server.config import CoreConfig
 from mezzotint.server.core import Core
 from mezzotint.server.handle import Handle
@@ -79,6 +80,10 @@ class Instances:
     def is_alive(self) -> bool:
         """Whether all of the loops' threads run."""
         return all(core.is_alive for core in self._cores)
+
+    def cache_uses(self) -> OfCaches:
+        """Return how often what the models kept was reused, by the cache's name, over all of them."""
+        return total(core.cache_uses() for core in self._cores)
 
     def submit(self, request: Any, **options: Any) -> Handle:
         """Take a request in where it waits least by prediction. Takes and raises what ``Core.submit`` does."""

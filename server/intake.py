@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from mezzotint.engines.errors import DeadlineExpired, NotTaken
 from mezzotint.engines.image import Image
 from mezzotint.engines.request import Request
 from mezzotint.server.access import AccessConfig
@@ -30,6 +31,7 @@ from mezzotint.server.observer import Answer, Observer, traceparent_of
 from mezzotint.server.outbox import Outbox
 from mezzotint.server.pictures import PictureOptions
 from mezzotint.server.rates import Buckets, unet_rows
+from mezzotint.server.served import Served
 from mezzotint.server.status import Refusal, refusal
 
 
@@ -76,10 +78,7 @@ class Intake:
     Args:
         lifecycle: finds the models.
         observer: hears of each call and of its status.
-        access: what a request may ask for.
-
-    Attributes:
-        unread_seconds: how long finished pictures wait for a client that takes nothing.
+        access: what a request may ask for, and how long a client may leave what it is written.
     """
 
     def __init__(self, lifecycle: Lifecycle, observer: Observer, access: AccessConfig) -> None:
@@ -87,13 +86,15 @@ class Intake:
         self._joins = Joins()
         self._observer = observer
         self._limits = access.limits
-        self.unread_seconds = access.unread_seconds
+        self._unread_seconds = access.unread_seconds
         self._buckets = None if access.rate is None else Buckets(access.rate)
 
     async def events(
         self, call: Call, read: Callable[[], Order]
     ) -> AsyncGenerator[Accepted | Progress | Picture, None]:
         """Stream the events of a call, whose end says that all pictures are there; closing it takes the request back.
+
+        So does a NotTaken that is thrown in, with which it then ends.
 
         Args:
             call: who calls, and until when.
@@ -111,10 +112,10 @@ class Intake:
             deadline = call.deadline
             if order.max_seconds is not None:
                 deadline = min(arrival + order.max_seconds, math.inf if deadline is None else deadline)
-            core = await self._lifecycle.find(order.model)
+            core = await self._find(order.model, deadline)
             answer.model = core.model.name
             self._limits.check(order.request, core.model.manifest)
-            events = Outbox(self.unread_seconds)
+            events = Outbox()
             start = partial(
                 core.submit,
                 order.request,
@@ -130,7 +131,6 @@ class Intake:
                 on_event=partial(_hand_over, asyncio.get_running_loop(), events),
                 deadline=deadline,
             )
-            events.on_given_up = handle.cancel
             try:
                 async for event in _until_the_ending(events):
                     accepted = True
@@ -150,6 +150,30 @@ class Intake:
                 is_late = call.deadline is not None and time.monotonic() >= call.deadline
                 answer.code = (grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED).name
             self._observer.answered(answer)
+
+    async def write(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Write a message of a stream. Raises NotTaken where its client leaves it: others wait behind it, in memory."""
+        try:
+            async with asyncio.timeout(self._unread_seconds):
+                await context.write(message)
+        except TimeoutError:
+            raise NotTaken(
+                f"an answer was not taken for {self._unread_seconds:g} s, and those behind it are forgotten; "
+                "read the stream"
+            ) from None
+
+    async def _find(self, model: str, deadline: float | None) -> Served:
+        """Return what answers for a model. Raises what ``Lifecycle.find`` does, and DeadlineExpired."""
+        limit = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
+        try:
+            async with limit:
+                return await self._lifecycle.find(model)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExpired(
+                "the deadline passed before the model was loaded again; allow the request more time"
+            ) from None
 
     def _toll(self, client: Client, images: Sequence[Image]) -> AbstractContextManager[None]:
         return nullcontext() if self._buckets is None else self._buckets.paid(client, unet_rows(images))

@@ -86,6 +86,11 @@ class Job:
         """Whether the only event that its caller may still hear is the ending."""
         return self._ended
 
+    @property
+    def started(self) -> float | None:
+        """When its first prompt was encoded; None where none was."""
+        return self.ticket.started if self.ticket else None
+
     def begin(self, ticket: Ticket) -> None:
         """Note that the scheduler has it."""
         self.ticket = ticket

@@ -38,7 +38,7 @@ class _Running:
         self.handle: Handle | None = None
         self._lock = threading.Lock()
         self._callers: list[OnEvent] = []
-        self._kept: list[Event] = []  # what a caller that comes later has missed; progress that is over is not
+        self._kept: list[Event] = []  # what a caller that may still come has missed; progress that is over is not
         self._ended = False
 
     def join(self, on_event: OnEvent) -> bool:
@@ -56,14 +56,19 @@ class _Running:
         with self._lock:
             if on_event in self._callers:
                 self._callers.remove(on_event)
-            return not self._callers
+            if self._callers:
+                return False
+            self._kept.clear()
+            return True
 
     def tell(self, event: Event) -> bool:
         """Tell every caller; returns whether that was the ending."""
         with self._lock:
-            if not isinstance(event, Progress):
-                self._kept.append(event)
             self._ended = isinstance(event, Finished | Failed)
+            if self._ended:
+                self._kept.clear()
+            elif self._callers and not isinstance(event, Progress):
+                self._kept.append(event)
             for on_event in self._callers:
                 on_event(event)
             return self._ended

@@ -93,7 +93,7 @@ NOTHING = Learning()
 
 
 class WarmUp:
-    """The thread that does so.
+    """Prepares row counts and sizes, and learns step times, in a thread of its own.
 
     Args:
         model: what is served; its engines have run once.
@@ -124,7 +124,7 @@ class WarmUp:
         self._stopping.set()
 
     def join(self) -> None:
-        """Wait for that: a thread inside a runtime's compiler must not outlive the interpreter."""
+        """Wait until it has stopped: a thread inside a runtime's compiler must not outlive the interpreter."""
         if self._thread.ident is not None:
             self._thread.join()
 

@@ -8,21 +8,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from mezzotint.engines.bundle import Loading
 from mezzotint.engines.errors import BundleError, LoadingOff, MezzotintError, OverMemoryBudget, Unavailable
-from mezzotint.server.catalog import Bundle, Catalog, Served, State, Version
+from mezzotint.server.catalog import Bundle, Catalog, State, Version
 from mezzotint.server.health import Failures
+from mezzotint.server.leaving import Leaving
 from mezzotint.server.loading import Loader
 from mezzotint.server.repository import ModelRepository
 from mezzotint.server.room import choose_victims, room_in_ms
+from mezzotint.server.served import Served
 from mezzotint.server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.02
 _MAX_WAITING = 256  # requests for one bundle that is being loaded; each holds its message
 
 
@@ -66,7 +68,7 @@ class Lifecycle:
         self._lock = asyncio.Lock()
         self._tasks = Tasks()
         self._waking: dict[Version, asyncio.Task[None]] = {}
-        self._leaving = Tasks()
+        self._leaving = Leaving(catalog, loader, on_change)
         self._closing = False
 
     @property
@@ -99,13 +101,13 @@ class Lifecycle:
         return self.catalog.find(name)
 
     async def start(self, folders: Sequence[Path]) -> None:
-        """Load the bundles that the server is started with. Raises BundleError, also where they do not fit together."""
-        async with self._lock:
-            loader = self._open_loader()
-            bundles = [await asyncio.to_thread(loader.read, folder) for folder in folders]
-            parts = await asyncio.to_thread(loader.plan, bundles)
-            for bundle, loading in zip(bundles, parts, strict=True):
-                await self._fill(self.catalog.begin(bundle.manifest.name, bundle), bundle, loading)
+        """Load the bundles that the server is started with; whoever waits for it no more does not stop it.
+
+        Raises:
+            BundleError: one cannot be loaded, or they do not fit together.
+            Unavailable: the server is stopping; what is not loaded then is not begun.
+        """
+        await asyncio.shield(self._tasks.begin(self._start(folders)))
 
     async def load(self, folder_name: str) -> Loaded:
         """Load a bundle of the repository and serve it under the name in its manifest.
@@ -136,16 +138,30 @@ class Lifecycle:
         await asyncio.shield(self._tasks.begin(self._unload(name)))
 
     async def close(self, drain_seconds: float) -> bool:
-        """Finish what was accepted for so long, end the rest, and free everything; returns whether all was finished."""
-        self._closing = True
+        """Finish what was accepted for so long, end the rest, and free everything; returns whether all was finished.
+
+        A load that is under way is waited for no longer than that either; it ends by itself, and serves nobody.
+        """
+        self._closing, until = True, time.monotonic() + drain_seconds
         cores, versions = self.catalog.cores, self.catalog.versions
-        drained = await asyncio.gather(*(asyncio.to_thread(core.drain, drain_seconds) for core in cores))
-        await self._free(versions, State.UNLOADING)
-        await self._tasks.all()
+        with ThreadPoolExecutor(max(1, len(cores)), "mezzotint-drain") as pool:  # of their own: none may wait to begin
+            loop = asyncio.get_running_loop()
+            drained = await asyncio.gather(*(loop.run_in_executor(pool, core.drain, drain_seconds) for core in cores))
+        await self._leaving.free(versions, State.UNLOADING)
+        await self._tasks.all(max(0.0, until - time.monotonic()))
         await self._leaving.all()
         return all(drained)
 
     # Tasks, which outlive those who asked for them
+
+    async def _start(self, folders: Sequence[Path]) -> None:
+        async with self._lock:
+            loader = self._open_loader()
+            bundles = [await asyncio.to_thread(loader.read, folder) for folder in folders]
+            parts = await asyncio.to_thread(loader.plan, bundles)
+            for bundle, loading in zip(bundles, parts, strict=True):
+                self._open_loader()
+                await self._fill(self.catalog.begin(bundle.manifest.name, bundle), bundle, loading)
 
     async def _load(self, folder: Path) -> Loaded:
         async with self._lock:
@@ -162,7 +178,7 @@ class Lifecycle:
 
     async def _unload(self, name: str) -> None:
         async with self._lock:
-            leaving = self._leaving.begin(self._leave(self.catalog.unload(name)))
+            leaving = self._leaving.retire(self.catalog.unload(name))
         await self._on_change()
         await leaving
 
@@ -185,22 +201,16 @@ class Lifecycle:
         if version.was_reloaded and not failures.has_served:
             failed += ", and again after it had been loaded anew; the server's log says why"
             logger.error("%s", failed)
-            await self._free([version], State.FAILED, failed)
+            await self._leaving.free([version], State.FAILED, failed)
             return
         logger.error("%s; it is loaded again", failed)
         version.was_reloaded = True
-        await self._free([version], State.LOADING, f"{failed} and it is being loaded again; send the request once more")
+        await self._leaving.free(
+            [version], State.LOADING, f"{failed} and it is being loaded again; send the request once more"
+        )
         async with self._lock:
             if self.catalog.is_current(version) and version.state is State.LOADING:
                 await self._refill(version)
-
-    async def _leave(self, version: Version) -> None:
-        """Let a version finish what it has accepted, and give its memory back."""
-        while version.core is not None and version.core.num_open:  # nobody can find it any more
-            await asyncio.sleep(_POLL_SECONDS)
-        await self._free([version], State.UNLOADING)
-        self.catalog.discard(version)
-        logger.info("model %s, version %s: unloaded", version.name, version.digest[:12])
 
     # What they are made of; only who holds the lock may load
 
@@ -214,12 +224,12 @@ class Lifecycle:
                 raise BundleError(f"{bundle.folder}: holds {bundle.manifest.name} by now; put {version.name} there")
             await self._fill(version, bundle, await self._place(bundle))
         except OverMemoryBudget:
-            await self._free([version], State.EVICTED)  # the next request tries it again
+            await self._leaving.free([version], State.EVICTED)  # the next request tries it again
             raise
         except Exception as error:
             logger.error("model %s could not be loaded again", version.name, exc_info=error)
             why = str(error) if isinstance(error, MezzotintError) else "the server's log says why"
-            await self._free([version], State.FAILED, f"model {version.name} could not be loaded again: {why}")
+            await self._leaving.free([version], State.FAILED, f"model {version.name} could not be loaded again: {why}")
             raise
 
     async def _place(self, bundle: Bundle) -> Loading:
@@ -232,7 +242,7 @@ class Lifecycle:
                 names = ", ".join(version.name for version in victims)
                 logger.info("evicted to make room for %s: %s", bundle.manifest.name, names)
                 why = "its memory was needed; the next request loads it again"
-                await self._free(victims, State.EVICTED, why)
+                await self._leaving.free(victims, State.EVICTED, why)
             elif self._leaving and choose_victims(missing, [*idle, *self.catalog.leaving]) is not None:
                 await self._leaving.first()
             elif not self._shrink_replaced(bundle.manifest.name, missing):
@@ -246,7 +256,7 @@ class Lifecycle:
     def _shrink_replaced(self, name: str, missing_bytes: int) -> bool:
         """Have the version of a name hold fewer row counts until another takes its place; returns whether it can."""
         version = self.catalog.version(name) if name in self.catalog.names else None
-        if version is None or version.loading is None:
+        if version is None or version.loading is None or version.is_closing:
             return False
         smaller = self._open_loader().shrink(version.loading, missing_bytes)
         version.loading = smaller or version.loading
@@ -254,7 +264,7 @@ class Lifecycle:
 
     async def _fill(self, version: Version, bundle: Bundle, loading: Loading) -> None:
         """Load a version's bundle and answer its name's requests with it from then on."""
-        loader, loop, began = self._open_loader(), asyncio.get_running_loop(), time.monotonic()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
 
         def on_unhealthy() -> None:  # in the engine's thread
             if not loop.is_closed():
@@ -263,29 +273,19 @@ class Lifecycle:
         failures = Failures(self._max_failures, on_unhealthy, version.failures)
         version.bundle, version.loading, version.failures = bundle, loading, failures
         try:
-            core = await asyncio.to_thread(loader.load, bundle, loading, failures)
+            core = await asyncio.to_thread(self._open_loader().load, bundle, loading, failures)
         except BaseException:
-            await self._free([version], version.state, version.reason)
+            await self._leaving.free([version], version.state, version.reason)
             raise
         replaced = self.catalog.serve(version, core)
         if self._closing:
-            await self._free([version], State.UNLOADING)
+            await self._leaving.free([version], State.UNLOADING)
             raise _stopping()
         if replaced is not None:
-            self._leaving.begin(self._leave(replaced))
+            self._leaving.retire(replaced)
         seconds = time.monotonic() - began
         logger.info("model %s, version %s: loaded in %.1f s", version.name, version.digest[:12], seconds)
         await self._on_change()
-
-    async def _free(self, versions: Sequence[Version], state: State, reason: str = "") -> None:
-        """Have versions answer no requests, all from now on, end what is open, and give their memory back."""
-        stopped = [self.catalog.stop(version, state, reason) for version in versions]
-        await self._on_change()
-        for core, loading in stopped:
-            if core is not None:
-                await asyncio.to_thread(core.close, *filter(None, [reason]))
-            if loading is not None and self._loader is not None:
-                await asyncio.to_thread(self._loader.release, loading)
 
     def _open_loader(self) -> Loader:
         """Return the loader. Raises Unavailable where the server is stopping, and LoadingOff where it has none."""

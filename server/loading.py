@@ -10,8 +10,9 @@ from mezzotint.engines.bundle_files import file_digest
 from mezzotint.engines.errors import OverMemoryBudget
 from mezzotint.engines.manifest import MANIFEST, read_manifest
 from mezzotint.engines.memory import give_back
-from mezzotint.server.catalog import Bundle, Served
+from mezzotint.server.catalog import Bundle
 from mezzotint.server.health import Failures
+from mezzotint.server.served import Served
 
 
 class Loader(Protocol):

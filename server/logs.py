@@ -13,8 +13,6 @@ from typing import Any
 from mezzotint.engines.request import Request
 from mezzotint.server.observer import Ending
 
-FORMATS = ("text", "json")
-
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LINE = (
     "request %s: model=%s images=%d steps=%d outcome=%s queue_ms=%.1f encode_ms=%.1f denoise_ms=%.1f "
@@ -40,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(level: str, log_format: str) -> None:
-    """Log to stderr from here on, in one of ``FORMATS``."""
+    """Log to stderr from here on: ``log_format`` is ``text``, or ``json``."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,4 +1,4 @@
-"""Every metric of a server: its name, help, labels and buckets. Nothing else of ours imports prometheus_client.
+"""Every metric of a server: its name, help, labels and buckets. Nothing else of the server counts for Prometheus.
 
 Each server has a registry of its own. What happens is counted as an observer hears of it; what merely is (images that
 wait, caches, the process) is looked up when somebody scrapes.
@@ -12,8 +12,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mezzotint.engines.image import Stage
-from mezzotint.server.catalog import Served
+from mezzotint.server.cache_uses import CacheTotals
 from mezzotint.server.observer import Answer, Call, Ending, Observer
+from mezzotint.server.served import Served
 
 _CALL_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
@@ -100,9 +101,8 @@ class Metrics(Observer):
         spent = ending.spent
         self._request.labels(ending.model).observe(spent.total_ms / 1e3)
         self._queue.labels(ending.model).observe(spent.queue_ms / 1e3)
-        took = {Stage.ENCODE: spent.encode_ms, Stage.DENOISE: spent.denoise_ms, Stage.DECODE: spent.decode_ms}
         for stage in ending.windows:
-            self._stage.labels(ending.model, stage).observe(took[stage] / 1e3)
+            self._stage.labels(ending.model, stage).observe(spent.stage_ms[stage] / 1e3)
 
     def answered(self, answer: Answer) -> None:
         """Count a call for pictures."""
@@ -117,6 +117,7 @@ class _Now(Collector):
 
     def __init__(self, cores: Callable[[], Iterable[Served]]) -> None:
         self._cores = cores
+        self._totals = CacheTotals()
 
     def collect(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("mezzotint_images_waiting", "Images that wait to be started.", labels=["model"])
@@ -125,14 +126,15 @@ class _Now(Collector):
         hits = CounterMetricFamily("mezzotint_cache_hits", "What a cache had.", labels=["model", "cache"])
         misses = CounterMetricFamily("mezzotint_cache_misses", "What a cache had not.", labels=["model", "cache"])
         versions: dict[str, list[Served]] = {}  # of one name there are several while one takes another's place
-        for core in self._cores():
+        served = tuple(self._cores())
+        for core in served:
             versions.setdefault(core.model.name, []).append(core)
         for name, cores in versions.items():
             waiting.add_metric([name], sum(core.num_waiting for core in cores))
             started.add_metric([name], sum(core.num_started for core in cores))
             requests.add_metric([name], sum(core.num_open for core in cores))
-            uses = [core.model.cache_uses() for core in cores]
-            for cache in uses[0]:
-                hits.add_metric([name, cache], sum(of[cache].hits for of in uses))
-                misses.add_metric([name, cache], sum(of[cache].misses for of in uses))
+        for name, caches in self._totals.of(served).items():
+            for cache, uses in caches.items():
+                hits.add_metric([name, cache], uses.hits)
+                misses.add_metric([name, cache], uses.misses)
         yield from (waiting, started, requests, hits, misses)

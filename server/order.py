@@ -38,7 +38,7 @@ class Place:
 
 
 def ordered(places: Sequence[Place], policy: Policy, freed: dict[str, float], now: float) -> Sequence[int]:
-    """Return the places' indices, the first to go first; ties as they stand.
+    """Return the places' indices, the first to go first; ties by their clients' shares, and else as they stand.
 
     Args:
         places: in the order of submission.
@@ -50,13 +50,15 @@ def ordered(places: Sequence[Place], policy: Policy, freed: dict[str, float], no
         return range(len(places))
     table = np.array([(p.arrival, p.size, p.left, p.deadline, p.priority) for p in places])
     arrival, size, left, deadline, priority = table.T
-    values = policy(arrival, size, left, deadline, now)
+    values, ties = policy(arrival, size, left, deadline, now), arrival * 0
     if 1 < len({place.client for place in places}) < len(places):
         names, client = np.unique([place.client for place in places], return_inverse=True)
         last = np.array([freed.get(str(name), -math.inf) for name in names])
         shares = fair_arrivals(arrival, left, np.lexsort((values, priority)), client, last, now)
+        if len(set(values.tolist())) < len(values):  # as of all that have not begun, where that alone counts
+            ties = fair_arrivals(arrival, left, np.lexsort((values, left >= size, priority)), client, last, now)
         values = policy(shares, size, left, deadline, now)
-    found: list[int] = np.lexsort((values, priority)).tolist()
+    found: list[int] = np.lexsort((ties, values, priority)).tolist()
     return found
 
 

@@ -1,7 +1,7 @@
-"""Who goes first: pure functions of the images that are here and of the clock. Imports numpy alone.
+"""Who goes first: pure functions of the images that are here and of the clock. Imports numpy and the demand alone.
 
-``policy(arrival, size, remaining, deadline, now)`` gives a value for each image, and the smallest goes first; images of
-one value go in the order in which they were submitted. ``arrival``, ``deadline`` (infinity is none) and ``now`` are
+``policy(arrival, size, remaining, deadline, now)`` gives a value for each image, and the smallest goes first; what goes
+first among images of one value says ``order.py``. ``arrival``, ``deadline`` (infinity is none) and ``now`` are
 seconds of one clock, ``size`` is the seconds of engine time that an image takes in all, ``remaining`` what is left of
 them. All are floats or arrays side by side.
 """

@@ -16,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from prometheus_client import make_wsgi_app
 
 from mezzotint.engines.errors import Unavailable
-from mezzotint.server.config import MetricsConfig
+from mezzotint.server.config import MetricsConfig, host_port
 from mezzotint.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class Probes:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise Unavailable(
-                f"{config.host}:{config.port}: cannot be listened on for metrics ({reason}); is another server there? "
-                "use `--metrics-port`, or `--no-metrics`"
+                f"{host_port(config.host, config.port)}: cannot be listened on for metrics ({reason}); is another "
+                "server there? use `--metrics-port`, or `--no-metrics`"
             ) from None
         self._server.set_app(_application(make_wsgi_app(metrics.registry), checks))
         self.port = int(self._server.server_port)
-        logger.info("metrics on http://%s:%d/metrics", config.host, self.port)
+        logger.info("metrics on http://%s/metrics", host_port(config.host, self.port))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="mezzotint-metrics", daemon=True
         )

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from mezzotint.engines.errors import InvalidRequest, LoadingOff, MezzotintError, ModelNotFound
+from mezzotint.engines.errors import BundleError, InvalidRequest, LoadingOff, MezzotintError, ModelNotFound
 from mezzotint.engines.manifest import MANIFEST
 
 _MANY = 16  # names in a message
+_MAX_NAME_BYTES = 255  # of a folder, on the usual file systems
 
 
 class ModelRepository:
@@ -47,10 +48,18 @@ class ModelRepository:
             LoadingOff: there is no repository.
             InvalidRequest: the name is not that of a folder, or it leads out of the repository.
             ModelNotFound: there is no bundle of that name.
+            BundleError: there is one that cannot be read.
         """
         root = self.check_open()
-        if not name or name != Path(name).name or name == ".." or not name.isprintable():
+        if not _is_folder_name(name):
             raise InvalidRequest(f"bundle={name[:80]!r}: must be the name of a folder in the model repository, no path")
+        try:
+            return self._find(root, name)
+        except (OSError, RuntimeError) as error:  # the second of links that go round in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"bundle={name!r}: cannot be read ({reason}); check its folder") from None
+
+    def _find(self, root: Path, name: str) -> Path:
         folder = (root / name).resolve()
         _check_inside(root, name, folder)
         if not (folder / MANIFEST).is_file():
@@ -59,6 +68,11 @@ class ModelRepository:
             raise ModelNotFound(f"bundle={name!r}: is not in the model repository; it has {shown or 'no bundle'}")
         _check_inside(root, name, *folder.rglob("*"))
         return folder
+
+
+def _is_folder_name(name: str) -> bool:
+    is_plain = bool(name) and name == Path(name).name and name != ".." and name.isprintable()
+    return is_plain and len(name.encode()) <= _MAX_NAME_BYTES
 
 
 def _check_inside(root: Path, name: str, *paths: Path) -> None:

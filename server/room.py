@@ -20,6 +20,10 @@ def choose_victims(missing_bytes: int, idle: Iterable[Version]) -> list[Version]
 
 def room_in_ms(missing_bytes: int, versions: Iterable[Version]) -> int | None:
     """Return when so many bytes could be free, because versions have become idle or left; None where they hold less."""
-    seconds = {v: v.core.seconds_left if v.core.num_open else 0.0 for v in versions if v.core is not None}
+    seconds = {
+        version: version.core.seconds_left if version.core and version.core.num_open else 0.0
+        for version in versions
+        if version.core or version.is_closing
+    }
     chosen = choose_victims(missing_bytes, sorted(seconds, key=lambda version: seconds[version]))
     return max(_SOON_MS, round(1e3 * seconds[chosen[-1]])) if chosen else None

@@ -1,34 +1,24 @@
 """The request scheduler: images on their way from call to call. Pure and synchronous; the clock is passed in.
 
-Knows images by ``stage``, ``variant``, ``signature``, ``num_rows`` and ``remaining`` alone: no gRPC, no thread, no
-latents. One thread calls it (``server/loop.py``).
+Knows of an image which call is its next one, what that has in common with others', and whether it has begun: no gRPC,
+no thread, no latents. One thread calls it (``server/loop.py``).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from mezzotint.engines.batch import Batch
 from mezzotint.engines.errors import DeadlineExpired, MezzotintError, QueueFull
 from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.variants import FULL
 from mezzotint.server.admission import check_deadline, check_images, queue_full
-from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts, Work
+from mezzotint.server.costs import USUAL_ROWS, Costs, EvaluationCosts
 from mezzotint.server.demand import Demand
 from mezzotint.server.forecast import Forecast, Intervals, Pace, forecast
 from mezzotint.server.order import Place, ordered
 from mezzotint.server.policy import Policy, fcfs
-from mezzotint.server.sharing import RowCap, next_call
-from mezzotint.server.ticket import Departure, Outcome, Ticket
-
-
-@dataclass(slots=True)
-class _Entry:
-    """An image's request, what its order follows from, and the work that is left of it."""
-
-    ticket: Ticket
-    place: Place
-    work: Work
+from mezzotint.server.sharing import RowCap, next_call, next_step
+from mezzotint.server.ticket import Departure, Entry, Outcome, Ticket
 
 
 class Scheduler:
@@ -44,13 +34,14 @@ class Scheduler:
         max_rows: the most rows of one UNet call, by the engine's variant; all rows of an image are in one call.
         row_cap: the most that gain something for images of one size, as is known at present; ``max_rows`` by default.
         max_queue_size: the most images that wait to be started.
-        max_started_images: the most images between encoding and decoding, since each of them holds arrays.
+        max_started_images: the most images that have begun and are not done, since each of them holds arrays.
         policy: makes the order from what has come lately; asked whenever images come.
         costs: what is known of the engines' time.
         admit_late: take in requests too whose deadlines will pass, as far as can be foreseen.
 
     Attributes:
-        last_size, is_repeated: the last call's latent rows and columns, and whether it was shared before, and failed.
+        last_size: the last call's latent rows and columns.
+        is_repeated: whether the last call was made of one image since those that shared it before failed with it.
     """
 
     def __init__(
@@ -74,7 +65,7 @@ class Scheduler:
         self._demand = Demand(max_rows[FULL] / USUAL_ROWS)
         self._pace = Pace()
         self._policy = policy(self._demand)
-        self._places: dict[Image, _Entry] = {}  # in the order of submission
+        self._places: dict[Image, Entry] = {}  # in the order of submission
         self._freed: dict[str, float] = {}  # when the last image of each client left that has others here
         self._running: tuple[Image, ...] = ()
         self._chosen: tuple[float, tuple[Image, ...]] | None = None  # when, and for which call, until something changes
@@ -92,8 +83,8 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """The images that have not been started."""
-        return sum(image.stage is Stage.ENCODE for image in tuple(self._places))
+        """The images that have not begun."""
+        return sum(not image.has_begun for image in tuple(self._places))
 
     @property
     def num_started(self) -> int:
@@ -203,6 +194,7 @@ class Scheduler:
             entry = self._places[image]
             entry.work = self._costs.work_left(image)
             entry.place.left = entry.work.seconds
+            image.is_alone = False
         finished = [image for image in batch.images if image.stage is Stage.DONE]
         for image in finished:
             self._freed[self._places[image].ticket.client] = now
@@ -212,7 +204,7 @@ class Scheduler:
         self._intervals.note(len(finished), now, pause=self.idle)
 
     def fail(self, *, unchanged: bool = False) -> None:
-        """Let the images leave whose call failed; several of one denoising call have each its own, if ``unchanged``."""
+        """Let the images leave whose call failed; several of a denoising call make it each alone, if ``unchanged``."""
         running, self._running = self._running, ()
         if unchanged and len(running) > 1 and running[0].stage is Stage.DENOISE:
             self._chosen = None
@@ -248,7 +240,7 @@ class Scheduler:
             return {}
         found = forecast(
             [self._places[image].work for image in here],
-            [image.stage is not Stage.ENCODE for image in here],
+            [image.has_begun for image in here],
             min(self._images_a_call(here[0]), self._max_started_images),
             lambda num_images: self._costs.stretch(num_images, here[0]),
         )
@@ -262,7 +254,7 @@ class Scheduler:
         for image in ticket.images:
             work = self._costs.work_left(image)
             place = Place(ticket.arrival, deadline, priority, ticket.client, work.seconds, work.seconds)
-            self._places[image] = _Entry(ticket, place, work)
+            self._places[image] = Entry(ticket, place, work, next_step(image))
 
     def _check_deadline(self, ticket: Ticket) -> None:
         """Refuse a request that has entered and will be late, as far as is known of this machine's pace."""
@@ -289,8 +281,11 @@ class Scheduler:
             self._freed.pop(ticket.client, None)
 
     def _choose(self, now: float) -> tuple[Image, ...]:
-        order = self._in_order(now)
-        return next_call(order, self._row_cap, self._max_started_images, decoded_last=self._decoded_last)
+        order, most = self._in_order(now), self._max_started_images
+        return next_call(order, self._row_cap, most, decoded_last=self._decoded_last, step_of=self._step_of)
+
+    def _step_of(self, image: Image) -> Hashable:
+        return next_step(image) if image.has_begun else self._places[image].first_step
 
     def _in_order(self, now: float) -> list[Image]:
         """Return the images that still want to run, the policy's first first; ties as submitted."""

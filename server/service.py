@@ -1,6 +1,6 @@
 """The gRPC service ``mezzotint.v1.Mezzotint`` over the cores. Whatever ends a stream early comes from ``status.py``."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -8,16 +8,19 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from mezzotint.engines.errors import InvalidRequest
+from mezzotint.engines.errors import InvalidRequest, NotTaken
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.errors import REQUEST_ID
 from mezzotint.server.client_identity import check_operator
 from mezzotint.server.convert import message_of, model_info_of, order_of, parse_as, parsed, request_id_of
+from mezzotint.server.events import Accepted, Picture, Progress
 from mezzotint.server.intake import Intake, Refused, call_of, refusing
 from mezzotint.server.lifecycle import Lifecycle
-from mezzotint.server.status import REQUEST_ID
+from mezzotint.server.status import Refusal
 
 SERVICE = "mezzotint.v1.Mezzotint"
-_FEW_BYTES = 4096  # of a request that says a name
+FEW_BYTES = 4096
+"""The most bytes of a request that says a name."""
 
 
 class Service:
@@ -51,12 +54,12 @@ class Service:
                 ),
                 "LoadModel": grpc.unary_unary_rpc_method_handler(
                     self.load_model,
-                    request_deserializer=partial(parse_as, pb.LoadModelRequest, max_bytes=_FEW_BYTES),
+                    request_deserializer=partial(parse_as, pb.LoadModelRequest, max_bytes=FEW_BYTES),
                     response_serializer=pb.LoadModelResponse.SerializeToString,
                 ),
                 "UnloadModel": grpc.unary_unary_rpc_method_handler(
                     self.unload_model,
-                    request_deserializer=partial(parse_as, pb.UnloadModelRequest, max_bytes=_FEW_BYTES),
+                    request_deserializer=partial(parse_as, pb.UnloadModelRequest, max_bytes=FEW_BYTES),
                     response_serializer=pb.UnloadModelResponse.SerializeToString,
                 ),
             },
@@ -64,19 +67,34 @@ class Service:
 
     async def generate(
         self, message: pb.GenerateRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.GenerateEvent]:
-        """Stream a request's events; a client that goes away takes its request back."""
+    ) -> None:
+        """Write a request's events; a client that goes away, or leaves them unread, takes its request back."""
+        refused = await self._write_events(message, context)
+        if refused is not None:  # which is all that is still known of the request: this may wait for the client too
+            await context.abort(refused.code, refused.message, refused.metadata)
+
+    async def begin(
+        self, message: pb.GenerateRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncGenerator[Accepted | Progress | Picture, None]:
+        """Tell a request's id and return the stream of its events (``Intake.events``)."""
         request_id = request_id_of(message)
         await context.send_initial_metadata(((REQUEST_ID, request_id),))
+        return self._intake.events(call_of(request_id, context), partial(order_of, message))
+
+    async def _write_events(
+        self, message: pb.GenerateRequest | InvalidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Refusal | None:
+        """Write a request's events; returns why it ended early, where it did."""
         try:
-            async with aclosing(
-                self._intake.events(call_of(request_id, context), partial(order_of, message))
-            ) as events:
+            async with aclosing(await self.begin(message, context)) as events:
                 async for event in events:
-                    yield message_of(event)
+                    try:
+                        await self._intake.write(message_of(event), context)
+                    except NotTaken as error:
+                        await events.athrow(error)
         except Refused as error:
-            refused = error.refusal
-            await context.abort(refused.code, refused.message, refused.metadata)
+            return error.refusal
+        return None
 
     async def list_models(self, _: bytes, __: grpc.aio.ServicerContext[Any, Any]) -> pb.ListModelsResponse:
         """List the bundles that are known, each of their versions on its own."""

@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from mezzotint.engines import errors
+from mezzotint.proto.errors import PUSHBACK_MS, REQUEST_ID, RETRY_AFTER_MS
 from mezzotint.server.logs import about
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,6 @@ CODES: Mapping[type[BaseException], grpc.StatusCode] = MappingProxyType(
     }
 )
 
-REQUEST_ID = "request-id"
-RETRY_AFTER_MS = "retry-after-ms"
-PUSHBACK_MS = "grpc-retry-pushback-ms"  # gRPC's own clients wait that long where their retry policy lets them try again
 DETAILS = "grpc-status-details-bin"
 _MAX_MESSAGE_BYTES = 2048  # a status goes in headers, three bytes for each that is not ASCII, and clients take 8 KiB
 
@@ -75,7 +73,7 @@ def _short(message: str) -> str:
 
 
 def _retry_hint(error: Exception, retry_after_ms: int, request_id: str) -> list[tuple[str, str | bytes]]:
-    """Return when to try again, for our clients, for gRPC's retries, and as the standard details (google.rpc)."""
+    """Return when to try again, for our clients, for gRPC's own retries, and as the standard details (google.rpc)."""
     milliseconds = str(retry_after_ms)
     retry = RetryInfo()
     retry.retry_delay.FromMilliseconds(retry_after_ms)

@@ -1,8 +1,13 @@
 """Tasks that outlive those who asked for them: kept from being collected, and waited for at the end."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from mezzotint.engines.errors import MezzotintError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -27,11 +32,13 @@ class Tasks:
         """Wait until one of them has ended, well or not; there must be one."""
         await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
-    async def all(self) -> None:
-        """Wait until those that run now have ended, well or not."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def all(self, timeout: float | None = None) -> None:
+        """Wait until those that run now have ended, well or not, or so many seconds have passed."""
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=timeout)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waits for it hears; where nobody does any more, it is in the log
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, MezzotintError):  # whose sentence is for whoever still waits
+            logger.error("what was begun in the background failed", exc_info=error)

@@ -1,9 +1,12 @@
-"""A request in the scheduler, and how its images leave. Imports engines alone."""
+"""A request in the scheduler, its images there, and how they leave. Pure."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mezzotint.engines.image import Image
+from mezzotint.server.costs import Work
+from mezzotint.server.order import Place
 
 
 class Outcome(StrEnum):
@@ -39,6 +42,23 @@ class Ticket:
         if self.cancelled:
             return Outcome.CANCELLED
         return Outcome.EXPIRED if self.deadline is not None and self.deadline <= now else None
+
+
+@dataclass(slots=True)
+class Entry:
+    """An image in the scheduler.
+
+    Attributes:
+        ticket: its request.
+        place: what its order follows from.
+        work: what is left of it.
+        first_step: the signature of its first denoising call.
+    """
+
+    ticket: Ticket
+    place: Place
+    work: Work
+    first_step: Hashable
 
 
 @dataclass(frozen=True, slots=True)

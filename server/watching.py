@@ -45,16 +45,13 @@ class Watch:
             return None
         from mezzotint.server.probes import Probes
 
-        probes = Probes(self._config.metrics, self._metrics, is_live=self._is_live, is_ready=is_ready)
+        probes = Probes(self._config.metrics, self._metrics, is_live=lambda: self._catalog.is_alive, is_ready=is_ready)
         self._stack.callback(probes.close)
         return probes.port
 
     def close(self) -> None:
         """Close the port and hand over what traces are left."""
         self._stack.close()
-
-    def _is_live(self) -> bool:
-        return all(core.is_alive for core in self._catalog.cores)
 
     def _traces(self) -> Observer:
         try:

@@ -80,7 +80,13 @@ class FakeImage:
                 return FULL
 
     @property
-    def signature(self) -> tuple[Stage, str, int, int]:
+    def has_begun(self) -> bool:
+        return bool(self.ran) or self.stage is not Stage.ENCODE
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        if self.stage is Stage.ENCODE:
+            return (self.stage,)
         return (self.stage, self.variant, self.size, id(self) if self.is_alone else 0)
 
     @property

@@ -10,16 +10,18 @@ from typing import Any
 import grpc.aio
 
 from mezzotint.engines.errors import InvalidRequest, NotTaken, Unsupported
+from mezzotint.engines.request import final_size_of
 from mezzotint.proto import kserve_pb2 as pb
+from mezzotint.proto.errors import REQUEST_ID
 from mezzotint.server.catalog import Catalog
 from mezzotint.server.convert import is_id, parsed
 from mezzotint.server.events import Accepted, Picture, Progress
 from mezzotint.server.intake import Intake, Order, Refused, call_of
 from mezzotint.server.kserve import wire
-from mezzotint.server.kserve.memory import Place, Regions
+from mezzotint.server.kserve.memory import Place, Regions, check_room
 from mezzotint.server.kserve.models import VERSION, Face, find, is_decoupled
 from mezzotint.server.kserve.tensors import Array, Asked, picture_outputs, progress_outputs, read_inputs
-from mezzotint.server.status import REQUEST_ID, Refusal, refusal
+from mezzotint.server.status import Refusal, refusal
 
 _MAX_OPEN = 256  # requests of one stream that are not answered yet; no more are read until some are
 _MAX_ID_LENGTH = 64
@@ -93,7 +95,7 @@ class Inference:
             if before is not None and not turn.is_decoupled:
                 await asyncio.wait((before,))
             async with writing:
-                await self._write(answer, context)
+                await self._intake.write(answer, context)
 
         try:
             async with aclosing(self._answers(turn, context, is_stream=True)) as answers:
@@ -105,17 +107,6 @@ class Inference:
             refused = error.refusal if isinstance(error, Refused) else refusal(error, turn.request_id)
             failed = turn.response(final=True)
             await write(pb.ModelStreamInferResponse(error_message=refused.message, infer_response=failed))
-
-    async def _write(self, answer: pb.ModelStreamInferResponse, context: Context) -> None:
-        """Write an answer. Raises NotTaken where its client reads nothing: other answers wait behind it."""
-        seconds = self._intake.unread_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                await context.write(answer)
-        except TimeoutError:
-            raise NotTaken(
-                f"an answer was not taken for {seconds:g} s, and those behind it are forgotten; read the stream"
-            ) from None
 
     async def _answers(
         self, turn: "_Turn", context: Context, *, is_stream: bool
@@ -174,9 +165,20 @@ class _Turn:
         outputs = [output.name for output in message.outputs]
         asked = read_inputs(wire.arrays_of(message, self._regions, decoupled=decoupled), outputs, decoupled=decoupled)
         self._asked = asked
+        self._check_room(asked)
         return Order(
             self._face.bundle, asked.request, asked.picture, priority, timeout_us / 1e6 if timeout_us else None
         )
+
+    def _check_room(self, asked: Asked) -> None:
+        """Refuse a place in shared memory that the pixels do not fit, before any is made. Raises InvalidRequest."""
+        place = self._places.get("IMAGES")
+        manifest = None if self._face is None else self._catalog.version(self._face.bundle).manifest
+        if place is None or manifest is None:
+            return
+        height, width = final_size_of(asked.request, manifest)
+        num_pictures = 1 if self.is_decoupled else asked.request.num_images
+        check_room("output 'IMAGES'", place, 3 * num_pictures * height * width)
 
     def outputs_of(self, event: Progress | Picture) -> dict[str, Array]:
         """Return what one event says of the outputs that are wanted; nothing where that is none of it."""

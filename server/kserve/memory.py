@@ -116,8 +116,7 @@ class Regions:
     def write(self, what: str, place: Place, data: bytes) -> None:
         """Put data at a place. Raises InvalidRequest, ModelNotFound."""
         self.check(what, place)
-        if len(data) > place.num_bytes:
-            raise InvalidRequest(f"{what}: has {len(data)} bytes; its shared memory holds {place.num_bytes}")
+        check_room(what, place, len(data))
         region = self._find(place.region)
         if os.fstat(region.file).st_size < region.offset + place.offset + len(data):
             raise InvalidRequest(f"{what}: its shared memory has become shorter than {len(data)} bytes")
@@ -131,6 +130,12 @@ class Regions:
         if name not in self._regions:
             raise ModelNotFound(f"shared memory region {name[:80]!r}: is not registered; register it first")
         return self._regions[name]
+
+
+def check_room(what: str, place: Place, num_bytes: int) -> None:
+    """Refuse a place that does not hold so many bytes. Raises InvalidRequest."""
+    if num_bytes > place.num_bytes:
+        raise InvalidRequest(f"{what}: has {num_bytes} bytes; its shared memory holds {place.num_bytes}")
 
 
 def _open(key: str) -> int:

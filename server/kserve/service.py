@@ -109,7 +109,7 @@ class KserveService:
         }
 
     async def _server_live(self, _: pb.ServerLiveRequest, __: Context) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=all(core.is_alive for core in self._catalog.cores))
+        return pb.ServerLiveResponse(live=self._catalog.is_alive)
 
     async def _server_ready(self, _: pb.ServerReadyRequest, __: Context) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())

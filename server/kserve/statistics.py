@@ -91,6 +91,5 @@ class Statistics(Observer):
             counts.last_ms = round(self._wall_clock() * 1e3)
             counts.success.add(spent.total_ms * _MS)
             counts.queue.add(spent.queue_ms * _MS)
-            took = {Stage.ENCODE: spent.encode_ms, Stage.DENOISE: spent.denoise_ms, Stage.DECODE: spent.decode_ms}
-            for stage, milliseconds in took.items():
+            for stage, milliseconds in spent.stage_ms.items():
                 counts.stages[stage].add(milliseconds * _MS)

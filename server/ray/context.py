@@ -4,12 +4,10 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
-
-import grpc
+from typing import Any
 
 from mezzotint.server.ray.door import SECONDS
-from mezzotint.server.status import REQUEST_ID
+from mezzotint.server.status import Refusal
 
 REPLICA = "replica"
 """The trailing metadata that names the process which answered, as HOST:PID."""
@@ -18,10 +16,6 @@ REPLICA = "replica"
 def process_name() -> str:
     """Return this process's name in the cluster, HOST:PID."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-class Refused(Exception):
-    """A call was ended with a status, which its context carries back to the proxy."""
 
 
 class ReplicaContext:
@@ -57,14 +51,11 @@ class ReplicaContext:
         """Send nothing, since the proxy has; name this replica, should the call end well."""
         self._trail(())
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, Any]] = ()
-    ) -> NoReturn:
-        """End the call with a status. Raises Refused."""
-        self._serves.set_code(code)
-        self._serves.set_details(details)
-        self._trail(trailing_metadata or ((REQUEST_ID, ""),))
-        raise Refused(details)
+    def refuse(self, refused: Refusal) -> None:
+        """Have the call end with a status, which goes back to the proxy with the next message."""
+        self._serves.set_code(refused.code)
+        self._serves.set_details(refused.message)
+        self._trail(refused.metadata)
 
     def _trail(self, metadata: Sequence[tuple[str, Any]]) -> None:
         self._serves.set_trailing_metadata([*metadata, (REPLICA, process_name())])

@@ -4,21 +4,23 @@ Runs in the proxy's process. Serve makes the handlers of the methods; here they 
 pass on, and what Serve itself says of a replica that is gone becomes UNAVAILABLE, at which clients try again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 
 from mezzotint.engines.errors import InvalidRequest, LoadingOff, ModelNotFound, Unavailable
 from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb
+from mezzotint.proto.errors import REQUEST_ID
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.convert import order_of, parse_as, parsed, request_id_of
-from mezzotint.server.service import SERVICE
-from mezzotint.server.status import REQUEST_ID, refusal
+from mezzotint.server.service import FEW_BYTES, SERVICE
+from mezzotint.server.status import refusal
 
 SERVICER = f"{__name__}:add_to_server"
 """Where Serve finds the methods, for its ``grpc_servicer_functions``."""
@@ -27,6 +29,7 @@ APPLICATION, SERVE_REQUEST_ID = "application", "request_id"  # Serve's words
 ROWS, SECONDS = "mezzotint-rows", "mezzotint-seconds"
 """The metadata that goes on to router and replica: a request's work, and the seconds until its deadline."""
 
+_OURS = frozenset((ROWS, SECONDS))
 _GENERATE, _LIST, _CHECK = f"/{SERVICE}/Generate", f"/{SERVICE}/ListModels", f"/{health.SERVICE_NAME}/Check"
 _NOT_HERE = (f"/{SERVICE}/LoadModel", f"/{SERVICE}/UnloadModel")
 _SERVES_OWN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
@@ -44,12 +47,15 @@ class Door(grpc.GenericRpcHandler):
     """The methods; Serve puts handlers of its own, which go to replicas, in the place of those that are named here."""
 
     def __init__(self) -> None:
-        read = partial(parse_as, pb.GenerateRequest, max_bytes=AccessConfig().max_request_bytes)
         self._method_handlers = {
-            _GENERATE: grpc.unary_stream_rpc_method_handler(_nothing, request_deserializer=read),
-            _LIST: grpc.unary_unary_rpc_method_handler(_nothing, request_deserializer=pb.ListModelsRequest.FromString),
+            _GENERATE: grpc.unary_stream_rpc_method_handler(
+                _nothing, request_deserializer=_read(pb.GenerateRequest, AccessConfig().max_request_bytes)
+            ),
+            _LIST: grpc.unary_unary_rpc_method_handler(
+                _nothing, request_deserializer=_read(pb.ListModelsRequest, FEW_BYTES)
+            ),
             _CHECK: grpc.unary_unary_rpc_method_handler(
-                _nothing, request_deserializer=health_pb2.HealthCheckRequest.FromString
+                _nothing, request_deserializer=_read(health_pb2.HealthCheckRequest, FEW_BYTES)
             ),
         }
 
@@ -96,8 +102,9 @@ class Call:
         return getattr(self._context, name)
 
     def invocation_metadata(self) -> Metadata:
-        """Return the client's metadata and ours, which come last and count."""
-        return (*(self._context.invocation_metadata() or ()), *self._metadata)
+        """Return the client's metadata, without what only the door may say, and ours, which come last and count."""
+        given = (pair for pair in self._context.invocation_metadata() or () if pair[0] not in _OURS)
+        return (*given, *self._metadata)
 
     def code(self) -> grpc.StatusCode | None:
         """Return the status, None as long as there is none."""
@@ -172,7 +179,10 @@ async def _generate(
 
 
 async def _ask(serves: Any, message: Any, context: Context) -> bytes:
-    """Have any replica answer."""
+    """Have any replica answer; what is no request ends here."""
+    if isinstance(message, InvalidRequest):
+        refused = refusal(message, "")
+        await context.abort(refused.code, refused.message, refused.metadata)
     call = Call(context, ())
     data: bytes = await serves(message, call)
     await call.end("")
@@ -182,6 +192,11 @@ async def _ask(serves: Any, message: Any, context: Context) -> bytes:
 async def _refuse_loading(_: bytes, context: Context) -> bytes:
     refused = refusal(LoadingOff("replicas serve what was deployed; deploy another with `mezzotint deploy-ray`"), "")
     await context.abort(refused.code, refused.message, refused.metadata)
+
+
+def _read(kind: type[Message], max_bytes: int) -> Callable[[bytes], Message | InvalidRequest]:
+    """Return what reads a request's bytes."""
+    return partial(parse_as, kind, max_bytes=max_bytes)
 
 
 async def _nothing(_: Any, __: Any) -> None:

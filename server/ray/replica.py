@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.server.app import load_served
 from mezzotint.server.catalog import Catalog, State
 from mezzotint.server.config import ServerConfig
+from mezzotint.server.convert import message_of
 from mezzotint.server.costs import EngineCosts
 from mezzotint.server.instances import instance_options
-from mezzotint.server.intake import Intake
+from mezzotint.server.intake import Intake, Refused
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.loading import BundleLoader, Loader
 from mezzotint.server.logs import set_up
 from mezzotint.server.observer import Observer
-from mezzotint.server.ray.context import Refused, ReplicaContext, process_name
+from mezzotint.server.ray.context import ReplicaContext, process_name
 from mezzotint.server.ray.loads import ROW_SECONDS, SECONDS_LEFT, SERIAL
 from mezzotint.server.service import Service
 
@@ -64,9 +66,11 @@ class Replica:
         """Stream a request's events; where it is refused, one that says nothing carries the status."""
         context: Any = ReplicaContext(grpc_context)
         try:
-            async for event in self._service.generate(message, context):
-                yield event
-        except Refused:
+            async with aclosing(await self._service.begin(message, context)) as events:
+                async for event in events:
+                    yield message_of(event)
+        except Refused as error:
+            context.refuse(error.refusal)
             yield pb.GenerateEvent()
 
     async def ListModels(self, message: pb.ListModelsRequest, grpc_context: Any) -> pb.ListModelsResponse:
@@ -105,7 +109,7 @@ class Replica:
         for version in self._catalog.versions:
             if version.state is State.FAILED:
                 raise Unavailable(version.reason)
-        if not all(core.is_alive for core in self._catalog.cores):
+        if not self._catalog.is_alive:
             raise Unavailable(f"replica {process_name()}: an engine loop has ended")
 
     async def record_routing_stats(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ class Answer:
         for_twin: whether it goes to our other model: Triton loses errors' codes on the way, so that they go as text.
 
     Args:
-        request: it.
+        request: Triton's, as its python backend hands it over.
         request_id: its name in errors.
         on_gone: hears that its client has gone away.
         on_end: hears that it was ended.

@@ -7,7 +7,6 @@ import faulthandler
 import json
 import os
 import time
-import uuid
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from mezzotint.engines.memory import give_back
 from mezzotint.engines.remote import INSIDE
 from mezzotint.server import logs
 from mezzotint.server.app import load_core
-from mezzotint.server.convert import is_id
+from mezzotint.server.convert import id_or_fresh
 from mezzotint.server.core import Core
 from mezzotint.server.events import Event, Failed, Finished, Picture, Progress
 from mezzotint.server.joins import Handle
@@ -64,8 +63,7 @@ class StreamModel:
     def execute(self, requests: list[Any]) -> None:
         """Take requests in; they are answered from other threads."""
         for request in requests:
-            given = request.request_id()
-            taken = Taken(request, given if given and is_id(given) else uuid.uuid4().hex, self._tickets)
+            taken = Taken(request, id_or_fresh(request.request_id()), self._tickets)
             try:
                 self._take(request, taken)
             except Exception as error:

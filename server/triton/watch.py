@@ -1,7 +1,10 @@
 """Asks again and again whether somebody has gone away, where nobody says so."""
 
+import logging
 import threading
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Looks(Protocol):
@@ -41,6 +44,15 @@ class Watch:
         while not self._stopped.wait(self._every):
             with self._lock:
                 those, self._those = self._those, []
-            those = [one for one in those if one.look()]
+            those = [one for one in those if _look(one)]
             with self._lock:
                 self._those += those
+
+
+def _look(one: Looks) -> bool:
+    """Have somebody act on what has happened; where that fails it is logged, and they are looked after no more."""
+    try:
+        return one.look()
+    except Exception:
+        logger.exception("what a client's going away should have done has failed")
+        return False

@@ -107,7 +107,7 @@ def test_everything_that_is_wrong_is_said_in_one_sentence(config: Path, capsys: 
     ("text", "sentence"),
     [
         ("port: [", "is not YAML in UTF-8"),
-        ("- port", "must be a list of `option: value`"),
+        ("- port", "must be a mapping, `option: value` on each line"),
         ("!!python/object/apply:os.system ['true']: 1", "is not YAML in UTF-8"),
     ],
 )

@@ -41,4 +41,4 @@ def test_a_server_that_loads_is_not_healthy_yet(loading: str, capsys: pytest.Cap
 
 def test_where_no_server_is_nothing_is_healthy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, ["health", "127.0.0.1:1", "--timeout", "2"]) == 1
-    assert "mezzotint: 127.0.0.1:1: no server says how it is (UNAVAILABLE)" in capsys.readouterr().err
+    assert "mezzotint: 127.0.0.1:1: no server answered the health check (UNAVAILABLE)" in capsys.readouterr().err

@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from mezzotint import Client, MezzotintClientError
-from mezzotint.cli import cli
+from mezzotint.cli import cli, top
 from mezzotint.cli.errors import run
 from mezzotint.cli.scrape import Between, Sample, Snapshot, metrics_url, read
 from mezzotint.engines.errors import MezzotintError
@@ -179,7 +179,7 @@ def test_what_top_takes_for_a_url() -> None:
     assert metrics_url("box:8002") == "http://box:8002/metrics"
     assert metrics_url("https://box/") == "https://box/metrics"
     assert metrics_url("http://box/other") == "http://box/other"
-    with pytest.raises(MezzotintError):
+    with pytest.raises(MezzotintError, match="file:///etc/passwd"):
         metrics_url("file:///etc/passwd")
 
 
@@ -251,3 +251,9 @@ def test_the_dashboards_constants_variables_and_legends_are_real(observed: Obser
         metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
         found = {key for name, labels in observed.scraped.values if name == metric for key, _ in labels}
         assert label in found | TARGET_LABELS
+
+
+def test_without_terminals_of_that_kind_top_only_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "termios", None)
+    with top._keys() as pressed_q:
+        assert not pressed_q(0.0)

@@ -61,7 +61,10 @@ def test_where_there_is_no_bundle_torch_paints_and_it_is_said(tmp_path: Path) ->
     assert len(said) == 1
     assert "class pictures are painted by torch" in said[0]
     assert "no bundle there" in said[0]
-    with EnginePainter(lambda: tmp_path, steps=1, guidance=1.0) as paint, pytest.raises(BundleError):
+    with (
+        EnginePainter(lambda: tmp_path, steps=1, guidance=1.0) as paint,
+        pytest.raises(BundleError, match="no bundle there"),
+    ):
         paint([PROMPT], [7])
 
 

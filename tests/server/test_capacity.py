@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mezzotint.engines.bundle import LoadOptions, wanted_engines
+from mezzotint.engines.errors import BundleError
 from mezzotint.server.capacity import Host, Kind, host_of, predict, replicas_for
 
 ALONE = Host(lambda pictures: 0.1 * pictures, 0.0, 1)
@@ -118,3 +119,14 @@ def test_a_real_bundle_is_a_host_whose_seconds_are_those_of_its_curves(emoji_bun
     assert host.call_seconds(1) == pytest.approx(unet.step_ms[2] / 1e3)
     assert 0 < host.rest_seconds < host.picture_seconds(25)
     assert host.images_a_call >= 1
+
+
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+def test_engines_without_step_times_are_one_sentence(emoji_bundle: Path, component: str) -> None:
+    wanted = wanted_engines(emoji_bundle, LoadOptions(devices={}, cache=False))
+    engines = {
+        key: engine.entry.model_copy(update={"step_ms": {}}) if key[0] == component else engine.entry
+        for key, engine in wanted.items()
+    }
+    with pytest.raises(BundleError, match=f"{component} full: has no step times; run `mezzotint tune` on the machine"):
+        host_of(engines, rows=2)

@@ -10,6 +10,7 @@ from mezzotint.engines.batch import Batch
 from mezzotint.engines.component import Component
 from mezzotint.engines.errors import EngineFailed
 from mezzotint.engines.generate import run_call
+from mezzotint.engines.hires import Hires
 from mezzotint.engines.image import Image, Stage
 from mezzotint.engines.model import Model
 from mezzotint.engines.request import Request
@@ -86,3 +87,19 @@ def test_an_encoder_that_fails_takes_its_own_pictures_along_and_no_others(tmp_pa
 @pytest.mark.parametrize(("strength", "rows"), [(0.5, 10), (1.0, 20)])
 def test_ray_s_router_counts_the_steps_that_are_made(strength: float, rows: int) -> None:
     assert rows_of(Request(steps=10, guidance=3.0, start=start(strength))) == rows
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [Request(steps=4, start=start()), Request(steps=2, hires=Hires(2.0, 3, 0.5, "lanczos"))],
+    ids=["initial picture", "hires"],
+)
+def test_a_picture_that_is_encoded_again_is_in_the_making_all_the_while(tmp_path: Path, asked: Request) -> None:
+    model, _ = fake_model(tmp_path, vae_encoder=True)
+    scheduler = make_scheduler(max_started_images=1)
+    (first,) = scheduler.submit(model.start(asked), arrival=0.0).images
+    scheduler.submit(model.start(Request(steps=4)), arrival=0.0)
+    call(model, scheduler)
+    while first.stage is not Stage.DONE:
+        assert (scheduler.num_started, scheduler.num_waiting) == (1, 1)
+        assert call(model, scheduler).images == (first,)

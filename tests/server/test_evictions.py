@@ -8,12 +8,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from mezzotint.engines.manifest import MANIFEST
 from mezzotint.server import lifecycle
+from mezzotint.server.config import KserveConfig
 from tests.server.bundles import UNIT, FakeLoader, write_bundle
 from tests.server.conftest import eventually
 from tests.server.hosting import hosting, refusal_of
+from tests.server.kserve.conftest import inputs
 
 Code = grpc.StatusCode
 
@@ -150,3 +154,81 @@ async def test_a_swap_makes_do_with_fewer_row_counts_of_the_version_that_leaves(
         assert (await accepted).files
         assert (await host.ask()).files
         await eventually(lambda: [loading.num_bytes() for loading in host.loader.held] == [2 * UNIT])
+
+
+async def test_a_request_of_kserves_waits_for_an_evicted_bundle_no_longer_than_it_says(root: Path) -> None:
+    async with hosting(root, "a", loader=FakeLoader(room=UNIT), kserve=KserveConfig()) as host:
+        await host.client.load_model("b")
+        host.loader.gate.clear()
+        async with InferenceServerClient(host.target) as client:
+            with pytest.raises(InferenceServerException, match="the deadline passed before the model was") as late:
+                await asyncio.wait_for(client.infer("a", inputs(), timeout=100_000), 10)
+        assert late.value.status() == str(Code.DEADLINE_EXCEEDED)
+        host.loader.gate.set()
+        assert (await host.ask("a")).files
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_load_waits_for_memory_that_is_being_given_back(
+    root: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async with hosting(root, "a", loader=FakeLoader(room=UNIT)) as host:
+        closing, go = threading.Event(), threading.Event()
+        core = host.server.catalog.find("a")
+
+        def slow(close: Callable[..., None], *why: str) -> None:
+            closing.set()
+            assert go.wait(10)
+            close(*why)
+
+        monkeypatch.setattr(core, "close", partial(slow, core.close))
+        if fails:
+            host.unet("a").failures = 3
+            for _ in range(3):
+                await refusal_of(host.ask("a"))
+        else:
+            leaving = asyncio.create_task(host.client.unload_model("a"))
+        assert await asyncio.to_thread(closing.wait, 10)
+        loading = asyncio.create_task(host.client.load_model("b"))
+        await asyncio.sleep(0.1)
+        assert not loading.done()
+        go.set()
+        await loading
+        if fails:
+            await eventually(lambda: len(host.loader.unets["a"]) == 2 and host.server.catalog.takes_requests("a"))
+        else:
+            await leaving
+
+
+async def test_memory_that_is_given_back_too_slowly_for_a_load_is_in_its_hint(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosting(root, "a", "b", loader=FakeLoader(room=2 * UNIT, sizes={"c": 2})) as host:
+        go = threading.Event()
+        core = host.server.catalog.find("a")
+        monkeypatch.setattr(core, "close", lambda *why, close=core.close: go.wait(10) and close(*why))
+        host.unet("b").hold()
+        busy = host.ask("b")
+        assert await asyncio.to_thread(host.unet("b").entered.acquire, timeout=10)
+        leaving = asyncio.create_task(host.client.unload_model("a"))
+        await eventually(lambda: any(version.is_closing for version in host.server.catalog.versions))
+        assert (await refusal_of(host.client.load_model("c"))).retry_after_ms is not None
+        go.set()
+        host.unet("b").release()
+        await asyncio.gather(busy, leaving)
+
+
+async def test_a_core_that_cannot_be_closed_is_in_no_others_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosting(root, "a", "b", loader=FakeLoader(room=2 * UNIT, sizes={"c": 2})) as host:
+        core = host.server.catalog.find("a")
+
+        def fail(*why: str, close: Callable[..., None] = core.close) -> None:
+            close(*why)
+            raise RuntimeError("the engine is stuck")
+
+        monkeypatch.setattr(core, "close", fail)
+        await host.client.load_model("c")
+        assert "model a could not be closed" in caplog.text
+        assert len(host.loader.held) == 1

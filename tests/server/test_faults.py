@@ -29,7 +29,7 @@ from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Progress
 from mezzotint.server.access import AccessConfig
 from mezzotint.server.config import KserveConfig
-from mezzotint.server.events import Failed
+from mezzotint.server.events import Picture
 from mezzotint.server.kserve.infer import _Turn
 from mezzotint.server.kserve.service import SERVICE as KSERVE
 from mezzotint.server.outbox import Outbox
@@ -100,17 +100,18 @@ def test_clients_that_never_read_cost_little_memory_and_keep_nobody_from_being_s
         until(lambda: held(process.pid).num_sockets <= before.num_sockets)
 
 
-def outboxes() -> list[Outbox]:
-    """Return those of all requests that are remembered."""
-    return [found for found in gc.get_objects() if type(found) is Outbox]
+def remembered(*kinds: type) -> list[Any]:
+    """Return the objects of some kinds that there are."""
+    gc.collect()
+    return [found for found in gc.get_objects() if type(found) in kinds]
 
 
 async def test_a_stream_that_nobody_reads_holds_a_bounded_number_of_events(start: Start) -> None:
     served = await start()
-    before, sizes = outboxes(), []
+    before, sizes = remembered(Outbox), []
     with deaf_client(served.target, pb.GenerateRequest(prompt="a cat", steps=900, guidance=1.0).SerializeToString()):
         await eventually(lambda: served.core.num_open == 1)
-        (outbox,) = [found for found in outboxes() if found not in before]
+        (outbox,) = [found for found in remembered(Outbox) if found not in before]
         while served.core.num_open:
             sizes.append(outbox.qsize())
             await asyncio.sleep(0.001)
@@ -118,19 +119,25 @@ async def test_a_stream_that_nobody_reads_holds_a_bounded_number_of_events(start
     assert 50 < max(sizes) < 120
 
 
-async def test_pictures_of_a_client_that_never_reads_are_forgotten_and_its_request_is_taken_back(start: Start) -> None:
+@pytest.mark.parametrize("num_images", [1, 2])
+async def test_pictures_of_a_client_that_never_reads_are_forgotten(start: Start, num_images: int) -> None:
     served = await start(access=AccessConfig(unread_seconds=0.2))
-    before = outboxes()
-    message = pb.GenerateRequest(prompt="a cat", steps=1, guidance=1.0, num_images=2).SerializeToString()
-    served.engines[DECODER].hold()
-    with deaf_client(served.target, message):
-        await eventually(lambda: served.core.num_open == 1)
-        (outbox,) = [found for found in outboxes() if found not in before]
-        served.engines[DECODER].step()  # the first picture is there, the second not
-        await eventually(lambda: outbox.qsize() == 1 and isinstance(outbox._queue[0], Failed))
-        served.engines[DECODER].release()
+    before = remembered(Outbox, Picture)
+    asked = pb.GenerateRequest(prompt="a cat", steps=1, guidance=1.0, num_images=num_images)
+    with deaf_client(served.target, asked.SerializeToString()):
+        await eventually(lambda: bool(served.engines[DECODER].calls) and not served.core.num_open)
+        await eventually(lambda: all(found in before for found in remembered(Outbox, Picture)))
+
+
+async def test_a_request_whose_client_never_reads_is_taken_back(start: Start) -> None:
+    served = await start(access=AccessConfig(unread_seconds=0.2))
+    served.unet.hold()
+    with deaf_client(served.target, pb.GenerateRequest(prompt="a cat", steps=50).SerializeToString()):
+        await eventually(lambda: bool(served.unet.calls))
+        await eventually(lambda: not remembered(Outbox))
+        served.unet.release()
         await eventually(lambda: served.core.num_open == 0)
-        assert outbox.qsize() == 1
+    assert len(served.unet.calls) < 50
 
 
 async def test_a_stream_of_kserve_that_is_never_read_ends_with_all_that_waits_in_it(start: Start) -> None:
@@ -138,14 +145,8 @@ async def test_a_stream_of_kserve_that_is_never_read_ends_with_all_that_waits_in
     message = service_pb2.ModelInferRequest(model_name="fake", raw_input_contents=[b"\5\0\0\0a cat"])
     message.inputs.add(name="PROMPT", datatype="BYTES", shape=[1])
     with deaf_client(served.target, message.SerializeToString(), f"/{KSERVE}/ModelStreamInfer"):
-        await eventually(lambda: waiting_turns() and served.unet.calls and not served.core.num_open)
-        await eventually(lambda: not waiting_turns())
-
-
-def waiting_turns() -> list[_Turn]:
-    """Return the requests of the protocol's that are not answered."""
-    gc.collect()
-    return [found for found in gc.get_objects() if type(found) is _Turn]
+        await eventually(lambda: bool(remembered(_Turn)) and bool(served.unet.calls) and not served.core.num_open)
+        await eventually(lambda: not remembered(_Turn))
 
 
 async def test_a_watcher_of_health_that_never_reads_keeps_nobody_from_stopping(start: Start) -> None:

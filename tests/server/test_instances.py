@@ -105,3 +105,15 @@ def test_they_live_as_long_as_each_of_them_does(pair: Pair) -> None:
     assert pair.instances.is_alive
     pair.cores[1].close()
     assert not pair.instances.is_alive
+
+
+def test_uses_of_caches_are_those_of_all(pair: Pair) -> None:
+    for unet in pair.unets:
+        unet.hold()
+    for i in range(2):
+        pair.submit(str(i), steps=4)
+    for unet in pair.unets:
+        unet.release()
+    pair.endings(2)
+    assert [core.cache_uses()["plans"].misses for core in pair.cores] == [1, 1]
+    assert pair.instances.cache_uses()["plans"].misses == 2

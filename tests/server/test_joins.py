@@ -11,8 +11,10 @@ from mezzotint import MezzotintClientError
 from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Accepted, Picture, Progress
-from mezzotint.server.joins import same
+from mezzotint.server.events import Event, Finished
+from mezzotint.server.joins import Joins, OnEvent, same
 from tests.server.conftest import Running, entered, eventually, raw
+from tests.server.test_outbox import PICTURE
 
 ASKED: dict[str, Any] = {"steps": 4, "seed": 7, "request_id": "mine"}
 
@@ -166,3 +168,37 @@ def test_requests_are_compared_with_their_arrays() -> None:
     assert same(Request(prompt="a", latents=noise), Request(prompt="a", latents=noise.copy()))
     assert not same(Request(prompt="a", latents=noise), Request(prompt="a", latents=noise + 1))
     assert not same(Request(prompt="a", latents=noise), Request(prompt="a"))
+
+
+class Nothing:
+    """The handle of a request that nobody makes."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+    def extend(self, deadline: float | None) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_nothing_is_kept_of_a_request_that_nobody_can_join_any_more(ended: bool) -> None:
+    joins, told, heard = Joins(), list[OnEvent](), list[Event]()
+
+    def start(on_event: OnEvent) -> Nothing:
+        told.append(on_event)
+        return Nothing()
+
+    joined = joins.enter("mine", "a cat", start, on_event=heard.append)
+    (tell,) = told
+    tell(PICTURE)
+    running = joins._running["mine"]
+    assert running._kept == [PICTURE]
+    if ended:
+        tell(Finished())
+    else:
+        joined.cancel()
+        tell(PICTURE)  # it was on its way
+    assert running._kept == []
+    assert heard == [PICTURE, *[Finished()] * ended]
+    joins.enter("mine", "a dog", start, on_event=heard.append)
+    assert len(told) == 2

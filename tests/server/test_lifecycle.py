@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import grpc.aio
@@ -11,7 +12,8 @@ import pytest
 from mezzotint.engines.manifest import MANIFEST
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto.results import Result
-from mezzotint.server import lifecycle
+from mezzotint.server import app, lifecycle
+from mezzotint.server.catalog import Catalog
 from mezzotint.server.service import SERVICE
 from tests.server.conftest import eventually
 from tests.server.hosting import hosting, refusal_of
@@ -163,3 +165,42 @@ async def test_a_server_that_stops_ends_a_load_that_is_under_way(root: Path) -> 
         assert (refusal.code, "the server is stopping" in str(refusal)) == (Code.UNAVAILABLE, True)
         assert await stopped
         assert host.server.catalog.cores == ()
+
+
+async def test_a_load_that_takes_longer_than_the_drain_is_not_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_STOP_SECONDS", 0.05)
+    async with hosting(root, "a") as host:
+        host.loader.gate.clear()
+        load = asyncio.create_task(host.client.load_model("b"))
+        await eventually(lambda: "b" in host.server.catalog.names)
+        async with asyncio.timeout(10):
+            await host.server.stop(0.1)
+        assert (await refusal_of(load)).code in (Code.UNAVAILABLE, Code.CANCELLED)
+        host.loader.gate.set()
+        await eventually(lambda: host.loader.held == [])
+
+
+class Draining:
+    """A core that is drained only together with so many others."""
+
+    num_open = 1
+
+    def __init__(self, name: str, together: threading.Barrier) -> None:
+        self.model = SimpleNamespace(name=name, digest=name)
+        self._together = together
+
+    def drain(self, timeout: float) -> bool:
+        self._together.wait(10)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+async def test_all_cores_begin_to_drain_at_once() -> None:
+    catalog, together = Catalog(), threading.Barrier(40)
+    for number in range(40):
+        catalog.add(Draining(str(number), together))  # type: ignore[arg-type]
+    assert await lifecycle.Lifecycle(catalog).close(5.0)

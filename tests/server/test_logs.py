@@ -48,7 +48,7 @@ async def test_a_requests_line_has_its_fields_under_the_clients_own_id(
     (line,) = lines.about("mine-1")
     assert {key: line[key] for key in ("level", "logger", "model", "images", "steps", "outcome")} == {
         "level": "INFO",
-        "logger": "mezzotint.server.core",
+        "logger": "mezzotint.server.endings",
         "model": "fake",
         "images": 2,
         "steps": 3,
@@ -69,8 +69,7 @@ async def test_the_id_goes_from_the_client_through_metadata_into_every_record(se
     with pytest.raises(MezzotintClientError) as failure:
         await served.client.generate("a cat", request_id="mine-2")
     assert failure.value.request_id == "mine-2"
-    ours = ("mezzotint.server.endings", "mezzotint.server.core")
-    error, ending = (line for line in lines.about("mine-2") if line["logger"] in ours)
+    error, ending = (line for line in lines.about("mine-2") if line["logger"] == "mezzotint.server.endings")
     assert (error["level"], ending["level"]) == ("ERROR", "INFO")
     assert "EngineFailed: the fake engine was told to fail" in str(error["traceback"])
     assert ending["outcome"] == "EngineFailed"

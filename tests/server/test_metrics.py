@@ -18,6 +18,7 @@ from mezzotint.server.metrics import Metrics
 from mezzotint.server.observer import Call
 from mezzotint.server.tokens import new_token
 from tests.server.conftest import Start, entered, eventually, raw, refused
+from tests.server.faults import deaf_client
 from tests.server.scraping import scrape
 
 WATCH = WatchConfig(metrics=MetricsConfig(port=0))
@@ -199,3 +200,11 @@ async def test_raw_requests_are_streamed_as_before(start: Start) -> None:
     assert served.metrics_port is None
     events = await raw(served, pb.GenerateRequest(prompt="a cat", steps=2).SerializeToString())
     assert [event.WhichOneof("event") for event in events] == ["accepted", "progress", "progress", "image"]
+
+
+async def test_a_client_that_leaves_its_events_unread_is_counted_by_what_it_is_told(start: Start) -> None:
+    served = await start(watch=WATCH, access=AccessConfig(unread_seconds=0.1))
+    with deaf_client(served.target, pb.GenerateRequest(prompt="a cat", steps=2).SerializeToString()):
+        async with asyncio.timeout(10):
+            while (await scrape(served.metrics_port))("mezzotint_requests_total", code="RESOURCE_EXHAUSTED") is None:
+                await asyncio.sleep(0.02)

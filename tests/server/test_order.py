@@ -95,3 +95,21 @@ def finish_all(scheduler: Scheduler) -> list[object]:
         run_call(scheduler, now)
         finished += [departure.image for departure in scheduler.departures()]
     return finished
+
+
+@pytest.mark.parametrize("max_rows", [2, 4])
+def test_where_those_that_have_not_begun_are_alike_a_client_with_many_does_not_begin_all_of_them_first(
+    max_rows: int,
+) -> None:
+    scheduler = make_scheduler(max_rows={FULL: max_rows}, policy=POLICIES["processor-sharing"])
+    scheduler.submit([FakeImage(remaining=9) for _ in range(30)], arrival=0.0, client="many")
+    run_call(scheduler, 1.0)
+    run_call(scheduler, 2.0)
+    single = FakeImage(remaining=9)
+    scheduler.submit([single], arrival=2.0, client="single")
+    assert single in run_call(scheduler, 3.0)
+
+
+def test_ties_of_one_client_go_as_they_stand() -> None:
+    places = [place(arrival, left=left) for arrival, left in ((2.0, 9.0), (1.0, 3.0), (0.0, 5.0))]
+    assert list(ordered(places, POLICIES["processor-sharing"](make_scheduler()._demand), {}, 3.0)) == [0, 1, 2]

@@ -60,3 +60,18 @@ def test_without_a_repository_nothing_is_found(tmp_path: Path) -> None:
         ModelRepository(None).find("emoji")
     with pytest.raises(MezzotintError, match="missing: no folder there"):
         ModelRepository(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128])
+def test_a_name_that_no_folder_can_have_is_refused(root: Path, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be the name of a folder in the model repository, no path"):
+        ModelRepository(root).find(name)
+
+
+def test_what_cannot_be_read_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(BundleError, match=r"bundle='emoji': cannot be read \(Permission denied\); check its folder"):
+        ModelRepository(root).find("emoji")

@@ -101,11 +101,23 @@ def test_images_whose_shared_call_failed_unchanged_have_calls_of_their_own() -> 
     assert run_call(scheduler) == three[:1]
     scheduler.next_batch(0.0)
     scheduler.fail(unchanged=True)  # and now there is no other to blame
-    assert [(d.image, d.outcome) for d in scheduler.departures()] == [(three[0], Outcome.FAILED)]
+    assert [(d.image, d.outcome) for d in scheduler.departures()] == [(three[1], Outcome.FAILED)]
     new = FakeImage()
     scheduler.submit([new], arrival=0.0)
     run_out(scheduler)
-    assert all(image.stage is Stage.DONE for image in (*three[1:], new))
+    assert all(image.stage is Stage.DONE for image in (three[0], three[2], new))
+
+
+def test_an_image_whose_own_call_has_succeeded_shares_again_and_its_next_failure_is_no_repeated_one() -> None:
+    scheduler = make_scheduler()
+    two = [FakeImage(), FakeImage()]
+    scheduler.submit(two, arrival=0.0)
+    run_call(scheduler)
+    scheduler.next_batch(0.0)
+    scheduler.fail(unchanged=True)
+    assert (run_call(scheduler), scheduler.is_repeated) == (two[:1], True)
+    assert (run_call(scheduler), scheduler.is_repeated) == (two[1:], True)
+    assert (run_call(scheduler), scheduler.is_repeated) == (two, False)
 
 
 def test_there_is_no_batch_where_there_is_nothing_to_do() -> None:

@@ -33,6 +33,11 @@ an_action = st.one_of(
 )
 
 
+def after_text(image: FakeImage) -> tuple[int, str]:
+    """What an image's first denoising call must have in common with another's."""
+    return image.size, image.calls[0][0]
+
+
 class Bench:
     """A scheduler, all that was submitted to it and all that left it; ``call`` checks the rules."""
 
@@ -67,6 +72,8 @@ class Bench:
         self.left.extend(self.scheduler.departures())
         stage, variant, _, signature = before[images[0]]
         peers = [image for image in wanted if before[image][3] == signature]
+        if stage is Stage.ENCODE:  # of those, all that go on together
+            peers = [image for image in peers if after_text(image) == after_text(images[0])]
         assert images == peers[: len(images)]  # of one signature, first come, first served
         assert sum(before[image][2] for image in images) <= self.max_rows.get(variant, 8)
         assert self.scheduler.num_started <= self.max_started
@@ -86,12 +93,16 @@ class Bench:
         self.held_up = {Stage.DENOISE: 0, Stage.DECODE: self.held_up + 1}.get(stage, self.held_up) if waits else 0
 
 
+A_SMALL = {"num_images": 1, "calls": [(FULL, 1)], "parts": 1, "size": 64, "seconds": None}
 A_SECOND_LATE = {"num_images": 1, "calls": [(FULL, 1)], "parts": 1, "size": 64, "seconds": 3}
 
 
 @settings(max_examples=300, deadline=None)
 @example(  # the only started image expires while another waits for its room
     [("submit", A_SECOND_LATE), ("submit", A_SECOND_LATE | {"seconds": None}), ("call", 1), ("fail", None)], 3, 3, 1, 2
+)
+@example(  # one of another size stands between two that begin together
+    [("submit", A_SMALL), ("submit", A_SMALL | {"size": 128}), ("submit", A_SMALL), ("call", 3)], 8, 8, 6, 8
 )
 @given(st.lists(an_action, max_size=40), *(st.integers(3, 8),) * 2, st.integers(1, 6), st.integers(1, 8))
 def test_whatever_happens_every_image_ends_exactly_once_and_no_call_breaks_a_rule(

@@ -110,7 +110,7 @@ async def test_an_error_of_ours_is_internal_with_the_request_id_and_without_a_tr
 
 
 async def test_each_request_has_one_line_in_the_log(served: Running, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "mezzotint.server.core")
+    caplog.set_level("INFO", "mezzotint.server.endings")
     await served.client.generate("a cat", steps=2, request_id="mine")
     (line,) = [record.getMessage() for record in caplog.records if "mine" in record.getMessage()]
     assert line.startswith("request mine: model=fake images=1 steps=2 outcome=finished queue_ms=")

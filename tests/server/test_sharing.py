@@ -209,3 +209,33 @@ def test_an_image_with_more_rows_than_gain_something_by_now_has_its_calls_to_its
     scheduler.submit([wide], arrival=0.0)
     scheduler.submit([narrow], arrival=0.0)
     assert [call for stage, call in run_out(scheduler) if stage is Stage.DENOISE] == 2 * [[wide]] + 2 * [[narrow]]
+
+
+def test_an_image_whose_first_call_is_of_another_size_waits_and_takes_nobodys_place() -> None:
+    scheduler = make_scheduler(max_started_images=2)
+    head, other, urgent = FakeImage(remaining=9), FakeImage(size=128), FakeImage(size=128)
+    scheduler.submit([head], arrival=0.0, priority=2)
+    run_call(scheduler)
+    scheduler.submit([other], arrival=1.0, priority=2)
+    assert [run_call(scheduler) for _ in range(2)] == [[head]] * 2
+    scheduler.submit([urgent], arrival=2.0, priority=1)
+    assert run_call(scheduler) == [urgent]
+    assert not other.has_begun
+
+
+def test_new_images_begin_together_only_where_they_go_on_together() -> None:
+    scheduler = make_scheduler()
+    images = [FakeImage(size=size) for size in (64, 128, 64)]
+    for image in images:
+        scheduler.submit([image], arrival=0.0)
+    assert run_call(scheduler) == [images[0], images[2]]
+
+
+def test_a_new_image_begins_when_the_next_call_is_one_that_it_can_share() -> None:
+    scheduler = make_scheduler()
+    cached, new = FakeImage(calls=((FULL, 2), (SHALLOW, 2), (FULL, 2))), FakeImage()
+    scheduler.submit([cached], arrival=0.0)
+    run_call(scheduler)
+    run_call(scheduler)
+    scheduler.submit([new], arrival=1.0)
+    assert [run_call(scheduler) for _ in range(3)] == [[cached], [new], [cached, new]]

@@ -57,7 +57,8 @@ _SERVER_OPTIONS = (
         type=click.IntRange(1, 1 << 30),
         default=64 << 20,
         show_default=True,
-        help="The largest request; only given latents are large. Less keeps strangers from filling the memory.",
+        help="The largest request; only given latents, images and masks are large. Less keeps strangers from filling "
+        "the memory.",
     ),
     click.option(
         "--handshake-seconds",

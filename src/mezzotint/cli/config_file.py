@@ -113,7 +113,7 @@ def _pairs(path: Path) -> list[tuple[Any, Any]]:
         if node is None:
             return []
         if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{click.format_filename(path)}: must be a list of `option: value`, one a line")
+            raise ConfigError(f"{click.format_filename(path)}: must be a mapping, `option: value` on each line")
         return [tuple(loader.construct_object(part, deep=True) for part in pair) for pair in node.value]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -37,7 +37,7 @@ def command(server: str, timeout: float, **options: Any) -> None:
             asked = health_pb2.HealthCheckRequest()
             answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=timeout).status
         except grpc.RpcError as error:
-            raise click.ClickException(f"{server}: no server says how it is ({error.code().name})") from None
+            raise click.ClickException(f"{server}: no server answered the health check ({error.code().name})") from None
     word = health_pb2.HealthCheckResponse.ServingStatus.Name(answer)
     if answer != health_pb2.HealthCheckResponse.SERVING:
         raise click.ClickException(f"{server}: says {word}; it loads its bundles or is stopping")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from mezzotint.cli.access_options import access_config, server_options
 from mezzotint.cli.config_file import ConfigurableCommand
 from mezzotint.cli.embedding_options import embedding_option
 from mezzotint.cli.gpu_options import MEMORY_SIZE, gpu_options
+from mezzotint.cli.watch_options import watch_options
 
 READY = "serving on "
 """What stands before the address in the line that says that the server is ready."""
-
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(cls=ConfigurableCommand)
@@ -148,7 +148,8 @@ _LEVELS = ("debug", "info", "warning", "error")
     default=None,
     metavar="FOLDER",
     help="Lets clients load bundles below FOLDER by name and unload models (`mezzotint models`). Set it to swap in new "
-    "versions while others are served; whoever may come in may do so. [default: nobody may]",
+    "versions while others are served; with --tokens only operators may do so, else whoever may come in. "
+    "[default: nobody may]",
 )
 @click.option(
     "--max-failures",
@@ -171,39 +172,7 @@ _LEVELS = ("debug", "info", "warning", "error")
     "to and fro and all who may come in are trusted: they can have the server read and write what lies in /dev/shm.",
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing in the user's cache folder; the next start is slower.")
-@click.option(
-    "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="info is one line a request."
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-    help="json is one object a line, with a request's id, times and outcome as fields; for what collects logs.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    default=8002,
-    show_default=True,
-    help="The HTTP port of /metrics for Prometheus and `mezzotint top`, and of /health/live and /health/ready for "
-    "containers; 0 is any free one.",
-)
-@click.option(
-    "--metrics-host",
-    default="127.0.0.1",
-    show_default=True,
-    help="The address of that port. Set it where Prometheus or the kubelet come from another machine; nobody has to "
-    "say who they are there.",
-)
-@click.option("--no-metrics", is_flag=True, help="Count nothing and open no HTTP port, where nobody would look.")
-@click.option(
-    "--otlp-endpoint",
-    default="",
-    metavar="URL",
-    help="Where to send a trace of each request, as http://localhost:4317 (OTLP over gRPC): it shows what a slow one "
-    "waited for. Needs the extra `otel`. [default: OTEL_EXPORTER_OTLP_ENDPOINT, or nowhere]",
-)
+@watch_options
 def command(
     bundles: tuple[Path, ...],
     host: str,
@@ -268,30 +237,38 @@ def command(
         port=port,
         drain_seconds=drain_seconds,
         core=CoreConfig(
-            max_queue_size,
-            max_started_images,
-            policy,
-            priority_levels,
-            admit_late,
-            OnFlagged(on_flagged),
-            instances or max(1, len(places)),
-            places if len(places) > 1 else (),
+            max_queue_size=max_queue_size,
+            max_started_images=max_started_images,
+            policy=policy,
+            priority_levels=priority_levels,
+            admit_late=admit_late,
+            on_flagged=OnFlagged(on_flagged),
+            instances=instances or max(1, len(places)),
+            devices=places if len(places) > 1 else (),
         ),
         access=access_config(**access),
         watch=WatchConfig(None if no_metrics else MetricsConfig(metrics_host, metrics_port), otlp_endpoint),
         lifecycle=LifecycleConfig(model_repository, max_failures),
         kserve=None if no_kserve else KserveConfig(shared_memory),
     )
-    gpu = GpuOptions(allow_cpu_fallback, device_memory)
-    words = tuple(map(parse_embedding_path, embeddings))
     options = LoadOptions(
-        places[0] if places else {}, num_threads, strict, not no_cache, memory_budget, gpu, words, tiles_above
+        devices=places[0] if places else {},
+        num_threads=num_threads,
+        strict=strict,
+        cache=not no_cache,
+        memory_budget=memory_budget,
+        gpu=GpuOptions(allow_cpu_fallback, device_memory),
+        embeddings=tuple(map(parse_embedding_path, embeddings)),
+        tiles_above=tiles_above,
     )
-    asyncio.run(serve(list(bundles), config, options, ready=lambda port: _say(f"mezzotint: {READY}{host}:{port}")))
+    asyncio.run(serve(list(bundles), config, options, ready=partial(_say_ready, host)))
 
 
-def _say(line: str) -> None:
-    """Write a line to stdout; where that is full or gone the server serves all the same."""
+def _say_ready(host: str, port: int) -> None:
+    """Say where the server listens; where stdout is full or gone it serves all the same."""
+    from mezzotint.server.config import host_port
+
+    line = f"mezzotint: {READY}{host_port(host, port)}"
     try:
         click.echo(line)
     except OSError:

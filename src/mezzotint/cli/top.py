@@ -149,9 +149,12 @@ def _keys() -> Iterator[Callable[[float], bool]]:
     try:
         import termios
         import tty
-
+    except ImportError:  # a system without terminals of that kind
+        yield _only_wait
+        return
+    try:
         before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError, termios.error):  # not a terminal, or not a system that has them
+    except (OSError, ValueError, termios.error):  # not a terminal
         yield _only_wait
         return
     try:

@@ -18,7 +18,7 @@ from tests.server.conftest import Running, Start
 
 DTYPES = {"BYTES": object, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 TYPES = {"SEED": "INT64", "SUBSEED": "INT64"}
-TYPES |= dict.fromkeys(("GUIDANCE_SCALE", "STRENGTH", "INIT_LATENTS", "ETA", "SUBSEED_STRENGTH"), "FP32")
+TYPES |= dict.fromkeys(("GUIDANCE_SCALE", "STRENGTH", "INIT_LATENTS", "ETA", "SUBSEED_STRENGTH", "HIRES_SCALE"), "FP32")
 
 
 def inputs(prompt: str | bytes = "a cat", **values: Any) -> list[triton.InferInput]:

@@ -164,3 +164,19 @@ async def test_a_server_without_the_option_takes_none(begin: Begin, memory: tupl
     assert code == "UNIMPLEMENTED"
     assert message.startswith("shared memory: this server takes none")
     assert "system_shared_memory" not in (await host.client.get_server_metadata()).extensions
+
+
+@pytest.mark.parametrize("values", [{}, {"SAMPLES": 2}, {"HIRES_SCALE": np.array([2.0], np.float32)}])
+async def test_a_place_that_the_pixels_do_not_fit_is_refused_before_any_is_made(
+    host: Triton, memory: tuple[Any, Any], values: dict[str, Any]
+) -> None:
+    await host.client.register_system_shared_memory("out", memory[1]._shm_key, 8192)
+    wanted = outputs("IMAGES")
+    wanted[0].set_shared_memory("out", 3071 if not values else 3072)  # one of 32 by 32 has 3072
+    code, sentence = await host.refusal(host.client.infer("fake", inputs(STEPS=2, **values), outputs=wanted))
+    num_bytes = 3072 * (1 if not values else 2 if "SAMPLES" in values else 4)
+    assert (code, f"output 'IMAGES': has {num_bytes} bytes; its shared memory holds" in sentence) == (
+        "INVALID_ARGUMENT",
+        True,
+    )
+    assert host.served.unet.calls == []

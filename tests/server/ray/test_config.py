@@ -57,7 +57,7 @@ def test_a_range_of_replicas_that_is_none_is_refused(text: str) -> None:
     "wrong", [{"replicas": 0}, {"target_requests": 0}, {"num_cpus": -1.0}, {"num_gpus": float("nan")}]
 )
 def test_what_no_cluster_has_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(MezzotintError):
+    with pytest.raises(MezzotintError, match="must be"):
         deployment_of("x", **wrong)
 
 

@@ -17,6 +17,7 @@ from mezzotint.engines.hires import Hires
 from mezzotint.engines.request import Request
 from mezzotint.proto import mezzotint_pb2 as pb
 from mezzotint.proto import mezzotint_pb2_grpc as pb_grpc
+from mezzotint.proto.errors import PUSHBACK_MS, REQUEST_ID, RETRY_AFTER_MS
 from mezzotint.proto.results import Accepted, Progress
 from mezzotint.server.catalog import State
 from mezzotint.server.config import ServerConfig
@@ -24,7 +25,6 @@ from mezzotint.server.ray.context import REPLICA, process_name
 from mezzotint.server.ray.door import APPLICATION, ROWS, SECONDS, SERVE_REQUEST_ID, rows_of
 from mezzotint.server.ray.loads import ROW_SECONDS, SECONDS_LEFT, SERIAL
 from mezzotint.server.ray.replica import BUNDLE, DIGEST, Replica
-from mezzotint.server.status import PUSHBACK_MS, REQUEST_ID, RETRY_AFTER_MS
 from tests.fakes import FakeEngine
 from tests.server.bundles import FakeLoader, write_bundle
 from tests.server.conftest import eventually
@@ -270,3 +270,20 @@ async def test_a_replica_that_will_serve_no_more_is_unhealthy(deployed: Deployed
     version.state, version.reason = State.FAILED, "model emoji: its engine failed 3 times in a row, and again"
     with pytest.raises(Unavailable, match="failed 3 times"):
         await deployed.replica.check_health()
+
+
+async def test_what_only_the_door_may_say_is_not_heard_from_clients(deployed: Deployed) -> None:
+    async with grpc.aio.insecure_channel(deployed.target) as channel:
+        stub = pb_grpc.MezzotintStub(channel)
+        forged = ((ROWS, "many"), (SECONDS, "x"))
+        call = stub.Generate(pb.GenerateRequest(steps=2), metadata=forged)
+        assert len([event async for event in call]) == 4
+        assert len((await stub.ListModels(pb.ListModelsRequest(), metadata=forged)).models) == 1
+
+
+@pytest.mark.parametrize("method", ["mezzotint.v1.Mezzotint/ListModels", "grpc.health.v1.Health/Check"])
+async def test_bytes_that_are_no_message_are_refused_by_their_status(deployed: Deployed, method: str) -> None:
+    async with grpc.aio.insecure_channel(deployed.target) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="are no ") as refused:
+            await channel.unary_unary(f"/{method}")(b"\xff\xff\xff")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

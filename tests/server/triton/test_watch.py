@@ -1,5 +1,7 @@
 import threading
 
+import pytest
+
 from mezzotint.server.triton.watch import Watch
 
 
@@ -29,3 +31,17 @@ def test_everybody_is_looked_after_until_there_is_no_more_to_see() -> None:
     assert last.done.wait(5)
     watch.close()
     assert [one.left for one in (*those, last)] == [0, 0, 0]
+
+
+def test_one_who_fails_is_in_nobody_elses_way(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def look(self) -> bool:
+            raise RuntimeError("its sender is gone")
+
+    watch = Watch(every_seconds=0.001)
+    other = Looked(3)
+    for one in (Failing(), other, Failing()):
+        watch.add(one)
+    assert other.done.wait(5)
+    watch.close()
+    assert caplog.text.count("RuntimeError: its sender is gone") == 2
