@@ -12,6 +12,9 @@ import torch
 
 from mezzotint.compile import samples
 
+# torch and diffusers warn of their own insides
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 
 class Pipeline:
     """A pipeline of no model, with the scheduler of Stable Diffusion 1.5."""
