@@ -47,7 +47,7 @@ class Door(grpc.GenericRpcHandler):
     """The methods; Serve puts handlers of its own, which go to replicas, in the place of those that are named here."""
 
     def __init__(self) -> None:
-        self._method_handlers = {
+        self._method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             _GENERATE: grpc.unary_stream_rpc_method_handler(
                 _nothing, request_deserializer=_read(pb.GenerateRequest, AccessConfig().max_request_bytes)
             ),
@@ -103,8 +103,8 @@ class Call:
 
     def invocation_metadata(self) -> Metadata:
         """Return the client's metadata, without what only the door may say, and ours, which come last and count."""
-        given = (pair for pair in self._context.invocation_metadata() or () if pair[0] not in _OURS)
-        return (*given, *self._metadata)
+        given: Any = self._context.invocation_metadata() or ()
+        return (*(pair for pair in given if pair[0] not in _OURS), *self._metadata)
 
     def code(self) -> grpc.StatusCode | None:
         """Return the status, None as long as there is none."""

@@ -11,9 +11,10 @@ from mezzotint.engines.errors import InvalidRequest, TrainConfigError
 
 if TYPE_CHECKING:
     from mezzotint.compile.checkpoint import Checkpoint
+    from mezzotint.trainer.class_images import Painter
     from mezzotint.trainer.config import TrainConfig
     from mezzotint.trainer.evaluation.gallery import Encode
-    from mezzotint.trainer.evaluation.run import Looks, Painter
+    from mezzotint.trainer.evaluation.run import Looks
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _EPILOG = """\b
