@@ -79,12 +79,14 @@ def region() -> str:
             "picture. `× fp32` is a ratio of interleaved calls; SNR is that of the "
             "UNet's output against torch at the worst of ten timesteps, PSNR that of whole pictures against diffusers.",
             "",
-            f"The bundled emoji model, {emoji['details']['side']} pixels (compile seconds reuse the ONNX export):",
+            f"The bundled emoji model, {emoji['details']['side']} pixels (fp32's compile seconds hold export and "
+            "torch's pictures, which the others reuse):",
             "",
             precisions("emoji"),
             "",
             f"The full-size Stable Diffusion 1.5 architecture with random weights, {full['details']['side']} pixels "
-            "(fp32's compile seconds hold the ONNX export, which the others reuse):",
+            "(fp32's compile seconds hold torch's pictures, int8's those that it is calibrated on; others reuse both; "
+            "empty where the machine had other work):",
             "",
             precisions("sd15-size"),
             "",
