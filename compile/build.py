@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mezzotint.compile.folders import link
-from mezzotint.engines.errors import CompileError
+from mezzotint.engines.errors import CompileError, last_line
 
 
 def build(onnx: Path, target: Path, backend: str) -> list[str]:
@@ -24,8 +24,7 @@ def _openvino(onnx: Path, target: Path) -> list[str]:
         model = ov.Core().read_model(onnx)
         ov.save_model(model, target / name, compress_to_fp16=False)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise CompileError(f"{onnx.stem}: OpenVINO cannot read the exported graph: {reason}") from error
+        raise CompileError(f"{onnx.stem}: OpenVINO cannot read the exported graph: {last_line(error)}") from error
     return [name, f"{onnx.stem}.bin"]
 
 

@@ -1,4 +1,4 @@
-"""A picture in the making, and a batch of them: each at its own step of its own plan.
+"""A picture in the making, at its own step of its own plan.
 
 Array-API code: latents stay on the engine's device between steps and are never read back. Knows no engine.
 """

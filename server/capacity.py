@@ -15,7 +15,7 @@ from mezzotint.engines.errors import BundleError
 from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
-from mezzotint.engines.rows import split_rows
+from mezzotint.engines.rows import call_ms
 from mezzotint.engines.variants import FULL, TINY
 
 _HALVINGS = 60
@@ -179,4 +179,4 @@ def _seconds(entry: EngineEntry, rows: int) -> float:
         raise BundleError(
             f"{entry.component} {entry.variant}: has no step times; run `mezzotint tune` on the machine that will serve"
         )
-    return sum(measured[part] for part in split_rows(rows, tuple(measured))) / 1e3
+    return call_ms(rows, tuple(measured), measured) / 1e3

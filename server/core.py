@@ -16,6 +16,7 @@ from mezzotint.engines.cpus import available_cpus
 from mezzotint.engines.errors import Unavailable
 from mezzotint.engines.image import Image
 from mezzotint.engines.model import EngineKey, Model
+from mezzotint.engines.picture import check_parameters
 from mezzotint.engines.request import Request
 from mezzotint.engines.rows import Curve
 from mezzotint.engines.shapes import Uses
@@ -188,6 +189,7 @@ class Core:
         try:
             request, left_out = without_previews(job.request, self._on_flagged)
             images = self.model.start(request)
+            check_parameters(request, job.picture.format)
             warnings = (*self.model.warnings(request), *left_out)
         except Exception:
             self._open.entered()

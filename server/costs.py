@@ -11,7 +11,7 @@ from mezzotint.engines.manifest import Manifest
 from mezzotint.engines.model import EngineKey
 from mezzotint.engines.prepared import max_rows
 from mezzotint.engines.prompts.rows import num_chunks
-from mezzotint.engines.rows import Curve, split_rows
+from mezzotint.engines.rows import Curve, call_ms
 from mezzotint.engines.sizes import Size, own_size, size_of_engine
 from mezzotint.engines.variants import FULL, PICTURE
 
@@ -154,7 +154,7 @@ class EngineCosts:
         known = self._of(Component.UNET, variant, size_of_image(image))
         if not known.step_ms:
             return num_rows * known.row_seconds
-        return sum(known.step_ms[part] for part in split_rows(num_rows, tuple(known.step_ms))) / 1e3
+        return call_ms(num_rows, tuple(known.step_ms), known.step_ms) / 1e3
 
     def _of(self, component: Component, variant: str, size: Size) -> _Known:
         key = (component, variant)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from mezzotint.engines.errors import CompileError
 from mezzotint.engines.folders import whole_file
-from mezzotint.engines.manifest import EngineEntry, TensorSpec
+from mezzotint.engines.manifest import EngineEntry
 from mezzotint.engines.tensorrt_flavour import RTX, find_flavour
 
 logger = logging.getLogger(__name__)
@@ -50,14 +50,8 @@ def check_target(options: PlanOptions) -> None:
 
 def profile_shapes(entry: EngineEntry) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return the least, the best and the largest shape of each input, from the engine's axes."""
-    least, best, most = (
-        {name: getattr(axis, end) for name, axis in entry.axes.items()} for end in ("min", "opt", "max")
-    )
-    return {t.name: (_shape(t, least), _shape(t, best), _shape(t, most)) for t in entry.inputs}
-
-
-def _shape(tensor: TensorSpec, lengths: Mapping[str, int]) -> Shape:
-    return tuple(lengths[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
+    least, best, most = entry.shapes_at("min"), entry.shapes_at("opt"), entry.shapes_at("max")
+    return {name: (least[name], best[name], most[name]) for name in best}
 
 
 def build_plan(onnx: Path, target: Path, entry: EngineEntry, options: PlanOptions, tell: Progress, cache: Path) -> None:

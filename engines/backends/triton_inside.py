@@ -12,7 +12,7 @@ from mezzotint.engines.backends.triton import CallFailed, Rows
 
 
 class InsideServer:
-    """It."""
+    """The Triton server that this process runs in."""
 
     def digest(self, model: str) -> None:
         """Ask whether a model is ready; inside, nobody says what it runs."""

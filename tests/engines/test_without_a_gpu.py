@@ -17,6 +17,7 @@ PLAN = """
 import sys
 from pathlib import Path
 import tensorrt_rtx as trt
+from mezzotint.engines.backends import check_runtime
 from mezzotint.engines.backends.tensorrt import BACKEND, deserialised
 from mezzotint.engines.backend import EngineOptions
 from mezzotint.engines.errors import MezzotintError
@@ -48,7 +49,7 @@ said(lambda: deserialised(trt, folder / "unet.onnx"))
 own = {"flavour": "tensorrt_rtx", "backend_version": trt.__version__}
 for changed in ({}, {"backend_version": "1.0"}, {"flavour": "tensorrt"}):
     spec = tiny_spec(plan, "tensorrt").model_copy(update=own | changed)
-    said(lambda: BACKEND.load(folder, spec, EngineOptions()))
+    said(lambda: (check_runtime("tiny", spec), BACKEND.load(folder, spec, EngineOptions())))
 """
 
 
@@ -60,7 +61,7 @@ def test_tensorrt_rtx_refuses_plans_in_one_sentence(tmp_path: Path) -> None:
     assert "unet.onnx: tensorrt_rtx 1.7.1.116 refuses the plan" in said[1]
     assert said[1].startswith("BundleError")
     assert said[2].startswith("DeviceNotFound device cuda")
-    assert "the plan was built by tensorrt_rtx 1.0, but 1.7.1.116 is installed" in said[3]
+    assert "unet was built for tensorrt_rtx 1.0, but 1.7.1.116 is installed" in said[3]
     assert "tensorrt is not installed, found tensorrt_rtx" in said[4]
 
 

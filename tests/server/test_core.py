@@ -65,6 +65,17 @@ def entered(bench: Bench) -> None:
     assert bench.unet.entered.acquire(timeout=10)
 
 
+def test_a_text_that_the_format_cannot_hold_is_refused_before_anything_is_painted(bench: Bench) -> None:
+    prompt, picture = "a" + " " * 16_000 + "b", PictureOptions("jpeg")
+    events = bench.heard["long"] = queue.SimpleQueue()
+    request = Request(prompt=prompt, negative_prompt=prompt, steps=2)
+    bench.core.submit(request, request_id="long", on_event=events.put, picture=picture)
+    error = bench.error("long")
+    assert isinstance(error, InvalidRequest)
+    assert "prompt" in str(error)
+    assert not bench.unet.calls
+
+
 def test_events_come_in_order_and_end_once(bench: Bench) -> None:
     bench.submit("one", num_images=2, preview_every=1)
     events = bench.events("one")

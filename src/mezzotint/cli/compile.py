@@ -40,17 +40,14 @@ def _axis(ctx: click.Context, param: click.Parameter, value: str | None) -> "Axi
 def _precisions(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, str]:
     """Read ``int8``, ``unet=int8,vae=fp32`` or ``bf16,vae=fp32``; the empty key is every other component's."""
     from mezzotint.compile.job import AUTO
-    from mezzotint.engines.component import Component, Precision
+    from mezzotint.engines.component import Precision, by_component
 
-    short = {"text": (Component.TEXT_ENCODER,), "vae": (Component.VAE_DECODER, Component.VAE_ENCODER)}
-    found: dict[str, str] = {"": AUTO}
-    for part in value.split(","):
-        component, _, precision = part.strip().rpartition("=")
-        if component and component not in {*short, *Component}:
-            raise click.BadParameter(f"{part!r}: {component!r} must be one of {', '.join([*short, *Component])}")
-        if precision not in {AUTO, *Precision}:
-            raise click.BadParameter(f"{part!r}: {precision!r} must be one of {', '.join([AUTO, *Precision])}")
-        found |= dict.fromkeys(short.get(component, (component,)), precision)
+    try:
+        found = {"": AUTO} | by_component(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if unknown := set(found.values()) - {AUTO, *Precision}:
+        raise click.BadParameter(f"{min(unknown)!r} must be one of {', '.join([AUTO, *Precision])}")
     return found
 
 
