@@ -25,7 +25,7 @@ from mezzotint.server.audit import log_refusal
 from mezzotint.server.client_identity import Client, client_of
 from mezzotint.server.events import Accepted, Event, Failed, Finished, Picture, Progress
 from mezzotint.server.job import Caller
-from mezzotint.server.joins import Joins
+from mezzotint.server.joins import Joined, Joins
 from mezzotint.server.lifecycle import Lifecycle
 from mezzotint.server.observer import Answer, Observer, traceparent_of
 from mezzotint.server.outbox import Outbox
@@ -108,29 +108,7 @@ class Intake:
         self._observer.received(answer)
         accepted = False
         try:
-            order = read()
-            deadline = call.deadline
-            if order.max_seconds is not None:
-                deadline = min(arrival + order.max_seconds, math.inf if deadline is None else deadline)
-            core = await self._find(order.model, deadline)
-            answer.model = core.model.name
-            self._limits.check(order.request, core.model.manifest)
-            events = Outbox()
-            start = partial(
-                core.submit,
-                order.request,
-                request_id=call.request_id,
-                picture=order.picture,
-                deadline=deadline,
-                caller=Caller(str(call.client), order.priority, answer.traceparent, partial(self._toll, call.client)),
-            )
-            handle = self._joins.enter(
-                (call.client, call.request_id),
-                order,
-                lambda on_event: start(on_event=on_event),
-                on_event=partial(_hand_over, asyncio.get_running_loop(), events),
-                deadline=deadline,
-            )
+            events, handle = await self._enter(call, read(), answer, arrival)
             try:
                 async for event in _until_the_ending(events):
                     accepted = True
@@ -161,6 +139,35 @@ class Intake:
                 f"an answer was not taken for {self._unread_seconds:g} s, and those behind it are forgotten; "
                 "read the stream"
             ) from None
+
+    async def _enter(self, call: Call, order: Order, answer: Answer, arrival: float) -> tuple[Outbox, Joined]:
+        """Hand an order to the core of its model, or to who paints it already; returns what it hears and its place.
+
+        Raises what ``_find``, the limits and ``Joins.enter`` do.
+        """
+        deadline = call.deadline
+        if order.max_seconds is not None:
+            deadline = min(arrival + order.max_seconds, math.inf if deadline is None else deadline)
+        core = await self._find(order.model, deadline)
+        answer.model = core.model.name
+        self._limits.check(order.request, core.model.manifest)
+        events = Outbox()
+        start = partial(
+            core.submit,
+            order.request,
+            request_id=call.request_id,
+            picture=order.picture,
+            deadline=deadline,
+            caller=Caller(str(call.client), order.priority, answer.traceparent, partial(self._toll, call.client)),
+        )
+        handle = self._joins.enter(
+            (call.client, call.request_id),
+            order,
+            lambda on_event: start(on_event=on_event),
+            on_event=partial(_hand_over, asyncio.get_running_loop(), events),
+            deadline=deadline,
+        )
+        return events, handle
 
     async def _find(self, model: str, deadline: float | None) -> Served:
         """Return what answers for a model. Raises what ``Lifecycle.find`` does, and DeadlineExpired."""
